@@ -1,0 +1,55 @@
+#include "base/str.h"
+
+bool str_is_utf8(struct str s)
+{
+    const unsigned char *p = (const unsigned char *)s.ptr;
+    const unsigned char *end = p + s.len;
+    while (p < end) {
+        unsigned char c = *p;
+        size_t tail;
+        unsigned char low = 0x80, high = 0xBF; /* bounds of the second byte: RFC 3629 §4 */
+        if (c < 0x80) {
+            p++;
+            continue;
+        }
+        if (c >= 0xC2 && c <= 0xDF) {
+            tail = 1;
+        } else if (c >= 0xE0 && c <= 0xEF) {
+            tail = 2;
+            low = c == 0xE0 ? 0xA0 : low;
+            high = c == 0xED ? 0x9F : high;
+        } else if (c >= 0xF0 && c <= 0xF4) {
+            tail = 3;
+            low = c == 0xF0 ? 0x90 : low;
+            high = c == 0xF4 ? 0x8F : high;
+        } else {
+            return false;
+        }
+        if ((size_t)(end - p) <= tail || p[1] < low || p[1] > high) {
+            return false;
+        }
+        for (size_t i = 2; i <= tail; i++) {
+            if (p[i] < 0x80 || p[i] > 0xBF) {
+                return false;
+            }
+        }
+        p += tail + 1;
+    }
+    return true;
+}
+
+bool str_is_identifier(struct str s, uint32_t len_max)
+{
+    if (s.len == 0 || s.len > len_max) {
+        return false;
+    }
+    for (uint32_t i = 0; i < s.len; i++) {
+        char c = s.ptr[i];
+        bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                  (c != '\0' && strchr("._:@|+~-", c) != NULL);
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,176 @@
+/* replica: one node's membership in a Raft group. Submit a batch, get told when it is committed.
+ *
+ * What it owns: the consensus core, the write-ahead log, the transport to its peers, leadership.
+ * What it refuses: to look inside a batch, to store application state, to know LMDB, HTTP or SQL.
+ *
+ * Happy path: replica_submit → log of a majority, synced → hooks.apply on every node in log order →
+ * the submit callback on the node that submitted.
+ *
+ * Failure modes: loss of leadership turns every submitted batch that is not yet applied into
+ * REPLICA_OUTCOME_UNKNOWN (it may still commit: never say that it failed); an error of the log is
+ * fail-stop (the process ends with a message); a lost peer is retried for ever.
+ *
+ * Everything runs on the thread of the loop; the log has a thread of its own inside. */
+#ifndef RAFT_REPLICA_H
+#define RAFT_REPLICA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "proto/link.h"
+
+#define REPLICA_MEMBERS_MAX            9
+#define REPLICA_ADDRESS_SIZE           64
+#define REPLICA_ENTRY_SIZE_MAX         (256u << 10) /* one batch, in bytes; ≤ 64 KiB is the sweet spot */
+#define REPLICA_CONFIGURATION_SIZE_MAX 1024
+
+enum replica_role { REPLICA_FOLLOWER, REPLICA_CANDIDATE, REPLICA_LEADER };
+enum replica_member_role { REPLICA_SPARE, REPLICA_STANDBY, REPLICA_VOTER };
+
+struct replica_member {
+    uint64_t id;
+    char address[REPLICA_ADDRESS_SIZE]; /* host:port of its raft listener */
+    enum replica_member_role role;
+};
+
+/* Where a checkpoint stands in the log. The server stores it inside the checkpoint, in the same
+ * transaction, and hands it back at restart. */
+struct replica_position {
+    uint64_t index, term;
+    uint64_t configuration_index; /* of the last committed configuration at index */
+    uint32_t configuration_size;
+    uint8_t configuration[REPLICA_CONFIGURATION_SIZE_MAX]; /* opaque outside raft/ */
+};
+
+/* A promise of the leader to serve its checkpoint over the node protocol. Opaque data of the server. */
+#define REPLICA_TICKET_SIZE_MAX 256
+struct replica_ticket {
+    struct replica_position position;
+    uint32_t size;
+    uint8_t data[REPLICA_TICKET_SIZE_MAX];
+};
+
+/* What the server gives. Every hook runs on the loop's thread and must not block; none may call back
+ * into the replica except replica_submit, replica_read and replica_checkpoint_published from apply or
+ * role_changed. */
+struct replica_hooks {
+    /* A committed batch, in log order, each index once per life of the process. data is lent until
+     * return, 8-byte aligned. */
+    void (*apply)(void *ctx, uint64_t index, uint64_t term, const void *data, size_t size);
+    /* After every change. leader_id 0: nobody known. ready: leader, and everything committed in
+     * earlier terms is applied here, so submits and reads are served. */
+    void (*role_changed)(void *ctx, enum replica_role role, bool ready, uint64_t term,
+                         uint64_t leader_id);
+    /* Leader: fill a ticket for the newest published checkpoint and keep what it names readable for at
+     * least the install timeout. Return 0, or -1 when there is none yet (tried again later). */
+    int (*make_ticket)(void *ctx, struct replica_ticket *ticket);
+    /* Follower: replace all application state by what the ticket of node from_id promises. Pull,
+     * verify, switch durably, load; then call replica_install_done. Meanwhile apply is not called. */
+    void (*install)(void *ctx, const struct replica_ticket *ticket, uint64_t from_id);
+};
+
+struct replica_config {
+    uv_loop_t *loop;
+    uint64_t id;              /* 1.. ; fixed for the life of the data directory */
+    const char *directory;    /* of the log; created if missing. Borrowed during create */
+    const char *listen_host;  /* numeric; borrowed during create */
+    uint16_t listen_port;
+    struct link_identity identity; /* key and cluster id; service and id are set by the replica */
+    /* The members of a new cluster, the same list on every one of them. Ignored when the log or the
+     * checkpoint has a configuration. Empty: wait to be added by a leader. */
+    struct replica_member bootstrap[REPLICA_MEMBERS_MAX];
+    size_t bootstrap_count;
+    uint64_t election_timeout_ms; /* 500 */
+    uint64_t segment_size;        /* of the log, bytes, 64 MiB */
+    uint64_t trailing_entries;    /* kept in the log behind a checkpoint */
+    bool log_sync;                /* false only in benchmarks that say so */
+};
+
+struct replica;
+
+/* Opens or creates the log, recovers it, and joins it with the checkpoint at `position` (NULL: none).
+ * Application state must be exactly that of the checkpoint: apply goes on at position->index + 1.
+ * Returns 0, or -1 after logging what is wrong and what to do (damage, wrong cluster, port taken). */
+int replica_create(const struct replica_config *config, const struct replica_hooks *hooks, void *ctx,
+                   const struct replica_position *position, struct replica **replica);
+
+/* Stops everything, syncs, closes; done is called when nothing is left. Pending requests get
+ * REPLICA_OUTCOME_UNKNOWN first. */
+void replica_destroy(struct replica *r, void (*done)(void *ctx), void *ctx);
+
+enum replica_status {
+    REPLICA_OK = 0,
+    REPLICA_NOT_LEADER = -1,      /* nothing happened: ask the leader */
+    REPLICA_BUSY = -2,            /* nothing happened: too many batches in flight */
+    REPLICA_TOO_LARGE = -3,       /* nothing happened */
+    REPLICA_OUTCOME_UNKNOWN = -4, /* may or may not be committed: ask again by idempotency key */
+    REPLICA_REFUSED = -5,         /* nothing happened: not allowed now (membership, transfer) */
+};
+
+struct replica_submit;
+typedef void (*replica_submit_cb)(struct replica_submit *req, enum replica_status status,
+                                  uint64_t index);
+struct replica_submit { /* caller's memory, until the callback */
+    replica_submit_cb cb;
+    uint64_t index, term; /* set on acceptance */
+    struct replica_submit *next;
+};
+
+#define REPLICA_IN_FLIGHT_MAX 512 /* batches submitted and not yet applied */
+
+/* Proposes one batch (copied). On REPLICA_OK the callback follows, once: REPLICA_OK right after
+ * hooks.apply of that index returned, or REPLICA_OUTCOME_UNKNOWN. Other results: no callback. */
+enum replica_status replica_submit(struct replica *r, struct replica_submit *req, const void *data,
+                                   size_t size, replica_submit_cb cb);
+
+struct replica_read;
+typedef void (*replica_read_cb)(struct replica_read *req, enum replica_status status);
+struct replica_read { /* caller's memory, until the callback */
+    replica_read_cb cb;
+    uint64_t index; /* what must be applied: set by the replica */
+    struct replica_read *next;
+};
+
+/* Linearizable read (ReadIndex, Raft dissertation §6.4; many reads share one round). The callback with
+ * REPLICA_OK means: what is applied now reflects every write acknowledged before the call. Leader
+ * only. Otherwise NOT_LEADER (no callback when returned; by callback when leadership is lost). */
+enum replica_status replica_read(struct replica *r, struct replica_read *req, replica_read_cb cb);
+
+/* The position that a checkpoint of the state as it is now must carry. */
+void replica_position(const struct replica *r, struct replica_position *position);
+
+/* The checkpoint at this position is durable: the log may be trimmed behind it. Called later than
+ * replica_position returned it, in order. */
+void replica_checkpoint_published(struct replica *r, const struct replica_position *position);
+
+/* True while a checkpoint must not begin (an install is under way). */
+bool replica_installing(const struct replica *r);
+
+/* Ends hooks.install. OK: the new checkpoint is the durable state of this node and the application is
+ * loaded from it. Otherwise nothing of the old state was touched and the leader will offer again. */
+void replica_install_done(struct replica *r, const struct replica_position *position, bool ok);
+
+/* Hands leadership to a voter (0: the most up to date). REPLICA_OK: under way; role_changed tells. */
+enum replica_status replica_transfer(struct replica *r, uint64_t to_id);
+
+struct replica_peer_info {
+    struct replica_member member;
+    bool connected;
+    uint64_t match_index; /* leader only, else 0 */
+};
+
+struct replica_info {
+    enum replica_role role;
+    bool ready;
+    uint64_t id, leader_id, term;
+    uint64_t last_index, stored_index, commit_index, applied_index, first_index;
+    uint64_t in_flight, elections, appends, append_bytes, log_segments;
+    struct replica_peer_info peers[REPLICA_MEMBERS_MAX]; /* every member, itself included */
+    size_t peers_count;
+    const struct histogram *append_ns; /* duration of one synced write of the log */
+};
+void replica_get_info(const struct replica *r, struct replica_info *info);
+
+#endif
