@@ -292,18 +292,6 @@ static void tick_nodes(struct client *c, uint64_t now_ms)
     }
 }
 
-static void timer_cb(uv_timer_t *timer)
-{
-    struct client *c = timer->data;
-    uint64_t now_ms = uv_now(c->loop);
-    tick_nodes(c, now_ms);
-    client_submit_tick(c, now_ms);
-    if (!c->closing) {
-        client_call_tick(c, now_ms);
-    }
-    end_of_event(c);
-}
-
 static void flush(struct client *c)
 {
     if (!c->closing) {
@@ -312,9 +300,32 @@ static void flush(struct client *c)
     }
 }
 
-static void prepare_cb(uv_prepare_t *prepare)
+/* What was queued outside the polling phase (timers, before the loop runs) leaves in this iteration too.
+ * Not a prepare handle: a link's output leaves in one of its own, which must come after. */
+static void idle_cb(uv_idle_t *idle)
 {
-    flush(prepare->data);
+    uv_idle_stop(idle);
+    flush(idle->data);
+}
+
+void client_wake(struct client *c)
+{
+    if (!uv_is_active((uv_handle_t *)&c->idle)) {
+        CHECK(uv_idle_start(&c->idle, idle_cb) == 0);
+    }
+}
+
+static void timer_cb(uv_timer_t *timer)
+{
+    struct client *c = timer->data;
+    uint64_t now_ms = uv_now(c->loop);
+    tick_nodes(c, now_ms);
+    client_submit_tick(c, now_ms);
+    if (!c->closing) {
+        client_call_tick(c, now_ms);
+        client_wake(c);
+    }
+    end_of_event(c);
 }
 
 static void check_cb(uv_check_t *check)
@@ -360,12 +371,11 @@ int client_create(const struct client_config *config, struct client **out)
     c->out = malloc(CLIENT_FRAME_BYTES_MAX);
     CHECK(c->out != NULL);
     CHECK(uv_timer_init(c->loop, &c->timer) == 0);
-    CHECK(uv_prepare_init(c->loop, &c->prepare) == 0);
+    CHECK(uv_idle_init(c->loop, &c->idle) == 0);
     CHECK(uv_check_init(c->loop, &c->check) == 0);
-    c->timer.data = c->prepare.data = c->check.data = c;
+    c->timer.data = c->idle.data = c->check.data = c;
     c->handles = 3;
     CHECK(uv_timer_start(&c->timer, timer_cb, 0, CLIENT_TICK_MS) == 0);
-    CHECK(uv_prepare_start(&c->prepare, prepare_cb) == 0);
     CHECK(uv_check_start(&c->check, check_cb) == 0);
     *out = c;
     return 0;
@@ -392,7 +402,7 @@ void client_destroy(struct client *c, void (*done)(void *ctx), void *ctx)
         }
     }
     uv_close((uv_handle_t *)&c->timer, handle_closed_cb);
-    uv_close((uv_handle_t *)&c->prepare, handle_closed_cb);
+    uv_close((uv_handle_t *)&c->idle, handle_closed_cb);
     uv_close((uv_handle_t *)&c->check, handle_closed_cb);
 }
 

@@ -80,6 +80,7 @@ enum client_outcome client_call(struct client *c, struct client_call *req,
     c->calls = req;
     c->calls_count++;
     c->calls_wait = true;
+    client_wake(c);
     return CLIENT_OK;
 }
 

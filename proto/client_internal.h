@@ -60,7 +60,7 @@ struct client {
     uint64_t announced_leader;
 
     uv_timer_t timer;
-    uv_prepare_t prepare;
+    uv_idle_t idle; /* active while something was queued in this iteration */
     uv_check_t check;
     unsigned handles, links; /* still to close */
     void (*done)(void *ctx);
@@ -97,6 +97,7 @@ struct client {
 };
 
 /* client.c */
+void client_wake(struct client *c); /* something was queued: flush in this iteration */
 uint64_t client_next_id(struct client *c, unsigned kind);
 void client_set_leader(struct client *c, struct client_node *node);
 /* NOT_LEADER from this node; hint_id 0: it knows of none. */

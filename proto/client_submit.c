@@ -97,6 +97,7 @@ enum client_outcome client_submit(struct client *c, struct client_submit *req, c
     c->submits++;
     c->submits_total++;
     queue_append(c, req);
+    client_wake(c);
     return CLIENT_OK;
 }
 
