@@ -392,8 +392,10 @@ static void test_strangers_get_silence_until_the_deadline(void **state)
 
     int silent = raw_connect(f);
     int garbage = raw_connect(f);
-    raw_write(garbage, "GET / HTTP/1.1\r\nHost: example.org\r\nUser-Agent: a curious stranger\r\n\r\n\r\n",
-              75);
+    const char *request = "GET /v1/sales HTTP/1.1\r\nHost: example.org\r\n"
+                          "User-Agent: a curious stranger\r\n\r\n";
+    assert_true(strlen(request) >= LINK_HELLO_SIZE);
+    raw_write(garbage, request, strlen(request));
     int version = raw_connect(f);
     link_handshake_begin(&h, &f->client_identity, nonce);
     store_u16(h.client_hello + 4, LINK_VERSION_MAX + 1);
