@@ -213,6 +213,8 @@ void sim_clients_close(struct sim *s);
 void sim_swarm_choose(struct sim *s);
 void sim_faults_event(struct sim *s);
 void sim_faults_heal(struct sim *s);
+/* The leader is asked to give the node another role: voter, standby, no member. */
+void sim_faults_membership(struct sim *s, unsigned target);
 
 /* sim_check.c: each ends the run with the seed and the command that replays it */
 _Noreturn void sim_violation(const struct sim *s, const char *format, ...)

@@ -160,7 +160,8 @@ void sim_check_state(struct sim_node *n, const struct driver_state *state)
 static void check_vote(struct sim_node *n, uint64_t term, uint64_t vote)
 {
     struct sim *s = n->sim;
-    if (n->durable.term != term || n->durable.vote != vote) {
+    /* A higher durable term is as good: a restarted node will not vote in this one again. */
+    if (n->durable.term < term || (n->durable.term == term && n->durable.vote != vote)) {
         sim_violation(s, "node %u sends a vote for %llu in term %llu, but %llu in %llu is durable",
                       n->index + 1, (unsigned long long)vote, (unsigned long long)term,
                       (unsigned long long)n->durable.vote, (unsigned long long)n->durable.term);

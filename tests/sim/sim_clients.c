@@ -125,6 +125,14 @@ void sim_clients_event(struct sim *s)
     if (n == NULL || !n->up || n->paused_until_us > s->now_us) {
         return;
     }
+    if (s->swarm.membership && !s->healing && sim_one_in(s, 40)) {
+        /* Between commands, so that a change is not alone in its AppendEntries. */
+        client_submit(s, n);
+        sim_faults_membership(s, (unsigned)sim_below(s, s->swarm.nodes));
+        if (!n->up) {
+            return;
+        }
+    }
     uint64_t burst = sim_one_in(s, 20) ? 1 + sim_below(s, 40) : 1 + sim_below(s, 3);
     for (uint64_t i = 0; i < burst && n->up; i++) {
         if (s->swarm.reads && sim_one_in(s, 4)) {

@@ -91,7 +91,7 @@ static void fault_halves(struct sim *s)
     heal_later(s);
 }
 
-static void fault_membership(struct sim *s, unsigned target)
+void sim_faults_membership(struct sim *s, unsigned target)
 {
     struct sim_node *leader = sim_leader(s);
     if (leader == NULL) {
@@ -211,7 +211,7 @@ void sim_faults_event(struct sim *s)
         break;
     default:
         if (w->membership) {
-            fault_membership(s, (unsigned)sim_below(s, w->nodes));
+            sim_faults_membership(s, (unsigned)sim_below(s, w->nodes));
         }
         break;
     }

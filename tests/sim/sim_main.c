@@ -28,6 +28,7 @@ static const struct {
     {"n5", DRIVER_GUARD_REANCHOR},
     {"n7", DRIVER_GUARD_CHANGE_TERM},
     {"n10", DRIVER_GUARD_SELF_ELECT},
+    {"n12", DRIVER_GUARD_INSTALL_RETRY},
     {"install-busy", DRIVER_GUARD_INSTALL_BUSY},
     {"snapshot-stored", DRIVER_GUARD_SNAPSHOT_STORED},
     {"noop", DRIVER_GUARD_NOOP},

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "raft/driver_internal.h"
 #include "tests/sim/sim.h"
 
 /* ---- images and checkpoints ---- */
@@ -371,7 +372,7 @@ void sim_node_after(struct sim_node *n)
     if (!n->up) {
         return;
     }
-    if (!n->disk_busy) {
+    if (!n->disk_busy && !sim_disk_is_dead(n->disk)) {
         begin_write(n);
     }
     if (sim_disk_is_dead(n->disk)) {
