@@ -323,6 +323,7 @@ static void receive_core(struct driver *d, uint64_t from_id, const struct messag
         break;
     case MESSAGE_PING:
     case MESSAGE_PONG:
+    case MESSAGE_HELLO:
         refuse(d, from_id, "a ping is the transport's");
         break;
     }

@@ -7,6 +7,7 @@
 #include "raft/replica.h"
 
 _Static_assert(MESSAGE_CONFIGURATION_MAX == REPLICA_CONFIGURATION_SIZE_MAX, "one limit, two names");
+_Static_assert(MESSAGE_DATA_MAX == REPLICA_TICKET_SIZE_MAX, "one limit, two names");
 _Static_assert(MESSAGE_MEMBERS_MAX == REPLICA_MEMBERS_MAX, "one limit, two names");
 _Static_assert(RECORD_DATA_SIZE_MAX == REPLICA_ENTRY_SIZE_MAX, "one limit, two names");
 

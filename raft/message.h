@@ -42,7 +42,7 @@ enum message_kind {
 #define MESSAGE_ENTRIES_MAX        4096u
 #define MESSAGE_SIZE_MAX           (32u << 20) /* of a frame */
 #define MESSAGE_CONFIGURATION_MAX  1024u /* bytes, as REPLICA_CONFIGURATION_SIZE_MAX */
-#define MESSAGE_DATA_MAX           4096u /* bytes of a ticket with its position */
+#define MESSAGE_DATA_MAX           256u  /* bytes of a ticket, as REPLICA_TICKET_SIZE_MAX */
 #define MESSAGE_MEMBERS_MAX        9u
 
 /* A decoded message. Everything is borrowed from the frame. */

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "base/str.h"
 
 #define STABLE_MS 1000u /* a connection that stood so long resets the backoff */
 
