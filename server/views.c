@@ -7,7 +7,9 @@
 
 #include "base/check.h"
 
-#define LIST_ROUNDS_MAX 256 /* calls of an engine list for one page: bounds the time of one request */
+/* Calls of an engine list for one page: bounds the time of one request. */
+#define LIST_ROUNDS_MAX 1024
+_Static_assert(LIST_ROUNDS_MAX > VIEWS_LIST_LIMIT_MAX, "a full page can be reached");
 
 struct answer {
     struct engine *engine;
@@ -204,13 +206,14 @@ static void page_close(struct answer *a, const struct page *p)
     }
 }
 
-/* Each resource: the one that a get_* names, and the next one of a list_*, as a message; NULL when there
- * is none (a list may go on all the same: see engine_list_*). */
+/* Each resource: the one that a get_* names, and the next one of a list_*, as a message; NULL when
+ * there is none (a list may go on all the same: see engine_list_*). */
 
 static void *get_sku(struct answer *a)
 {
     struct sku_view view;
-    return engine_get_sku(a->engine, str_from(a->request->get_sku->id), &view) ? put_sku(a, &view) : NULL;
+    return engine_get_sku(a->engine, str_from(a->request->get_sku->id), &view) ? put_sku(a, &view)
+                                                                               : NULL;
 }
 
 static void *next_sku(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
@@ -223,7 +226,9 @@ static void *next_sku(struct answer *a, const Holdfast__List *list, uint64_t *cu
 static void *get_sale(struct answer *a)
 {
     struct sale_view view;
-    return engine_get_sale(a->engine, str_from(a->request->get_sale->id), &view) ? put_sale(a, &view) : NULL;
+    return engine_get_sale(a->engine, str_from(a->request->get_sale->id), &view)
+               ? put_sale(a, &view)
+               : NULL;
 }
 
 static void *next_sale(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
@@ -236,32 +241,42 @@ static void *next_sale(struct answer *a, const Holdfast__List *list, uint64_t *c
 static void *get_order(struct answer *a)
 {
     struct order_view view;
-    return engine_get_order(a->engine, a->request->get_order->id, &view) ? put_order(a, &view) : NULL;
+    return engine_get_order(a->engine, a->request->get_order->id, &view) ? put_order(a, &view)
+                                                                         : NULL;
 }
 
 static void *next_order(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
 {
     struct order_view view;
-    return engine_list_orders(a->engine, str_from(list->sale), str_from(list->user), cursor, &view, 1) == 1 ? put_order(a, &view) : NULL;
+    return engine_list_orders(a->engine, str_from(list->sale), str_from(list->user), cursor, &view,
+                              1) == 1
+               ? put_order(a, &view)
+               : NULL;
 }
 
 static void *get_eligibility(struct answer *a)
 {
     struct eligibility_view view;
     return engine_get_eligibility(a->engine, str_from(a->request->get_eligibility->sale),
-                                  str_from(a->request->get_eligibility->user), &view) ? put_eligibility(a, &view) : NULL;
+                                  str_from(a->request->get_eligibility->user), &view)
+               ? put_eligibility(a, &view)
+               : NULL;
 }
 
 static void *next_eligibility(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
 {
     struct eligibility_view view;
-    return engine_list_eligibilities(a->engine, str_from(list->sale), cursor, &view, 1) == 1 ? put_eligibility(a, &view) : NULL;
+    return engine_list_eligibilities(a->engine, str_from(list->sale), cursor, &view, 1) == 1
+               ? put_eligibility(a, &view)
+               : NULL;
 }
 
 static void *get_lease(struct answer *a)
 {
     struct lease_view view;
-    return engine_get_lease(a->engine, str_from(a->request->get_lease->name), &view) ? put_lease(a, &view) : NULL;
+    return engine_get_lease(a->engine, str_from(a->request->get_lease->name), &view)
+               ? put_lease(a, &view)
+               : NULL;
 }
 
 static void *next_lease(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
@@ -274,7 +289,9 @@ static void *next_lease(struct answer *a, const Holdfast__List *list, uint64_t *
 static void *get_denial(struct answer *a)
 {
     struct denial_view view;
-    return engine_get_denial(a->engine, str_from(a->request->get_denial->user), &view) ? put_denial(a, &view) : NULL;
+    return engine_get_denial(a->engine, str_from(a->request->get_denial->user), &view)
+               ? put_denial(a, &view)
+               : NULL;
 }
 
 static void *next_denial(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
@@ -284,8 +301,8 @@ static void *next_denial(struct answer *a, const Holdfast__List *list, uint64_t 
     return engine_list_denials(a->engine, cursor, &view, 1) == 1 ? put_denial(a, &view) : NULL;
 }
 
-/* All containers of node.proto (Skus, Sales, …) have this shape, and the body of a Response is a union
- * of pointers to them. */
+/* All containers of node.proto (Skus, Sales, …) have this shape, and the body of a Response is a
+ * union of pointers to them. */
 struct container {
     ProtobufCMessage base;
     size_t n_items;
@@ -314,14 +331,16 @@ static const struct resource resources[] = {
     {HOLDFAST__REQUEST__BODY_GET_ORDER, HOLDFAST__REQUEST__BODY_LIST_ORDERS,
      HOLDFAST__RESPONSE__BODY_ORDERS, &holdfast__orders__descriptor, get_order, next_order},
     {HOLDFAST__REQUEST__BODY_GET_ELIGIBILITY, HOLDFAST__REQUEST__BODY_LIST_ELIGIBILITIES,
-     HOLDFAST__RESPONSE__BODY_ELIGIBILITIES, &holdfast__eligibilities__descriptor, get_eligibility, next_eligibility},
+     HOLDFAST__RESPONSE__BODY_ELIGIBILITIES, &holdfast__eligibilities__descriptor, get_eligibility,
+     next_eligibility},
     {HOLDFAST__REQUEST__BODY_GET_LEASE, HOLDFAST__REQUEST__BODY_LIST_LEASES,
      HOLDFAST__RESPONSE__BODY_LEASES, &holdfast__leases__descriptor, get_lease, next_lease},
     {HOLDFAST__REQUEST__BODY_GET_DENIAL, HOLDFAST__REQUEST__BODY_LIST_DENIALS,
      HOLDFAST__RESPONSE__BODY_DENIALS, &holdfast__denials__descriptor, get_denial, next_denial},
 };
 
-static struct container *container_create(struct answer *a, const struct resource *r, size_t items_max)
+static struct container *container_create(struct answer *a, const struct resource *r,
+                                          size_t items_max)
 {
     struct container *c = arena_alloc(a->arena, sizeof *c);
     protobuf_c_message_init(r->container, c);
@@ -344,7 +363,8 @@ static void answer_one(struct answer *a, const struct resource *r)
 
 static void answer_list(struct answer *a, const struct resource *r)
 {
-    const Holdfast__List *list = a->request->list_skus; /* every list_* is a List in the same union */
+    const Holdfast__List *list =
+        a->request->list_skus; /* every list_* is a List in the same union */
     struct page page;
     if (!page_open(a, list, &page)) {
         return;
