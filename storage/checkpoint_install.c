@@ -191,6 +191,7 @@ int checkpoint_install_commit(struct checkpoint_install *i)
     c->env = env;
     c->meta = i->meta;
     c->has_meta = true;
+    c->sequence++;
     pthread_mutex_unlock(&c->lock);
     checkpoint_remove_others(c);
     free(i);

@@ -57,7 +57,7 @@ static inline uint64_t checkpoint_key(uint32_t table, uint32_t number)
 struct checkpoint_pin {
     pthread_mutex_t lock; /* one thread at a time in txn */
     MDB_txn *txn;         /* NULL: free */
-    uint64_t id, index, generation, expires_ms;
+    uint64_t id, index, sequence, expires_ms;
 };
 
 enum slice_kind { SLICE_BLOCKS, SLICE_COMMIT, SLICE_CANCEL, SLICE_QUIT };
@@ -79,6 +79,7 @@ struct checkpoint {
     struct checkpoint_env env;
     struct checkpoint_meta meta;
     bool has_meta;
+    uint64_t sequence; /* grows with each meta */
     struct checkpoint_pin pins[CHECKPOINT_READERS_MAX];
     uint64_t pins_sequence;
     uint8_t secret[16]; /* in tickets: those of an earlier process are not ours */

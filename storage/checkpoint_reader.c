@@ -79,7 +79,7 @@ static int pin_locked(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms, ui
     *meta = c->meta;
     for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
         struct checkpoint_pin *p = &c->pins[i];
-        if (p->txn != NULL && p->generation == c->env.generation && p->index == meta->index) {
+        if (p->txn != NULL && p->sequence == c->sequence) {
             p->expires_ms = now_ms + ttl_ms;
             write_ticket(c, p, ticket);
             return 0;
@@ -101,7 +101,7 @@ static int pin_locked(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms, ui
     } else {
         p->id = ++c->pins_sequence;
         p->index = meta->index;
-        p->generation = c->env.generation;
+        p->sequence = c->sequence;
         p->expires_ms = now_ms + ttl_ms;
         write_ticket(c, p, ticket);
     }

@@ -228,6 +228,7 @@ static void commit(struct checkpoint *c, struct transaction *t, struct checkpoin
         pthread_mutex_lock(&c->lock);
         c->meta = *meta;
         c->has_meta = true;
+        c->sequence++;
         pthread_mutex_unlock(&c->lock);
     } else if (t->error == MDB_MAP_FULL) {
         c->grow = true;
