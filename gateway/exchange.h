@@ -74,6 +74,8 @@ struct exchange {
     struct client_call call;
     exchange_reply_cb on_reply;
     exchange_response_cb on_response;
+    void (*on_absent)(struct exchange *x); /* a read found nothing; NULL: answered with 404 */
+    const char *missing;                   /* what to call it then; NULL: nothing */
     uint64_t wake_ms;
     void (*on_wake)(struct exchange *x);
     struct exchange *next_sleeper;

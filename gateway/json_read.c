@@ -83,7 +83,7 @@ void json_read_body(struct str body, json_t **root, struct json_fields *fields,
             what = "syntax error";
             break;
         }
-        snprintf(detail, sizeof detail, "The body is not one JSON object: %s (line %d, column %d).",
+        snprintf(detail, sizeof detail, "The body is not one JSON object: %.60s (line %d, column %d).",
                  what, error.line, error.column);
         json_fault_set(fault, "", "", detail);
         return;
@@ -291,7 +291,7 @@ struct json_fields json_read_element(struct json_fields *parent, const char *nam
                                      size_t i)
 {
     struct json_fields f = {.fault = parent->fault};
-    snprintf(f.path, sizeof f.path, "%s/%s/%zu", parent->path, name, i);
+    snprintf(f.path, sizeof f.path, "%.20s/%.20s/%zu", parent->path, name, i);
     f.object = json_array_get(array, i);
     if (!json_is_object(f.object)) {
         json_fault_set(f.fault, f.path, "", "This element must be an object.");

@@ -143,13 +143,6 @@ void json_bool(struct json_writer *w, bool value)
     w->comma = true;
 }
 
-void json_null(struct json_writer *w)
-{
-    element(w);
-    out_literal(w->out, "null");
-    w->comma = true;
-}
-
 /* Orders of one sale are created within few distinct seconds, so the calendar part of the last ones is
  * kept: one division instead of a calendar computation and a printf. */
 void json_time(struct json_writer *w, int64_t wall_ms)

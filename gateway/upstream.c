@@ -113,6 +113,9 @@ static void submit_cb(struct client_submit *req, enum client_outcome outcome,
     if (x->tracked != NULL) {
         order_requests_finish(x, outcome, reply);
     }
+    if (x->sleeping) {
+        exchange_sleep_cancel(x); /* of a 202 that need not be given any more */
+    }
     if (outcome == CLIENT_OK) {
         answer_reply(x, reply);
     } else if (!x->answered) {
@@ -152,6 +155,9 @@ void upstream_submit(struct exchange *x, struct command *c, exchange_reply_cb do
         x->command_size = command_encode(c, x->command, COMMAND_SIZE_MAX);
     }
     if (x->command_size == 0) {
+        if (x->tracked != NULL) {
+            order_requests_finish(x, CLIENT_MALFORMED, NULL);
+        }
         problem_send(x, PROBLEM_INVALID_REQUEST, "", "The values contradict each other.");
         return;
     }
@@ -167,8 +173,8 @@ static void answer_status(struct exchange *x, const Holdfast__Response *r)
     switch (r->status) {
     case HOLDFAST__STATUS__STATUS_NOT_FOUND: {
         struct json_writer w = problem_begin(x, PROBLEM_NOT_FOUND, "What the request names does not exist.");
-        if (x->refusal_field != NULL) {
-            json_put(&w, "subject", text, str_from(x->refusal_field));
+        if (x->missing != NULL) {
+            json_put(&w, "subject", text, str_from(x->missing));
         }
         problem_end(x, &w, PROBLEM_NOT_FOUND);
         return;
@@ -199,9 +205,7 @@ static void call_cb(struct client_call *call, enum client_outcome outcome,
                     const Holdfast__Response *response)
 {
     struct exchange *x = container_of(call, struct exchange, call);
-    void (*absent)(struct exchange *) = x->on_wake;
     x->call_busy = false;
-    x->on_wake = NULL;
     if (outcome == CLIENT_UNKNOWN) {
         outcome = CLIENT_NO_LEADER; /* a read has no outcome that could be in doubt */
     }
@@ -211,8 +215,8 @@ static void call_cb(struct client_call *call, enum client_outcome outcome,
         x->log_index = response->index;
         if (response->status == HOLDFAST__STATUS__STATUS_OK) {
             x->on_response(x, response);
-        } else if (response->status == HOLDFAST__STATUS__STATUS_NOT_FOUND && absent != NULL) {
-            absent(x);
+        } else if (response->status == HOLDFAST__STATUS__STATUS_NOT_FOUND && x->on_absent != NULL) {
+            x->on_absent(x);
         } else {
             answer_status(x, response);
         }
@@ -272,20 +276,20 @@ static void call(struct exchange *x, Holdfast__Request *request, exchange_respon
         return;
     }
     x->on_response = done;
+    x->on_absent = absent;
     enum client_outcome outcome =
         client_call(x->gateway->client, &x->call, request, target, x->deadline_ms, call_cb);
     if (outcome != CLIENT_OK) {
         answer_outcome(x, outcome, 0);
         return;
     }
-    x->on_wake = absent;
     x->call_busy = true;
 }
 
 void upstream_read(struct exchange *x, Holdfast__Request *request, const char *missing,
                    exchange_response_cb done)
 {
-    x->refusal_field = missing;
+    x->missing = missing;
     call(x, request, done, NULL);
 }
 

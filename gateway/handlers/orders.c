@@ -14,7 +14,7 @@
 void orders_write_placed(struct json_writer *w, const struct command *c, const struct reply *r)
 {
     json_object_begin(w);
-    json_put(w, "id", order_id, r->order);
+    json_put(w, "order_id", order_id, r->order);
     json_put(w, "sale_id", text, c->order_place.sale);
     json_put(w, "user_id", text, c->order_place.user);
     json_put(w, "status", text, str_from(order_status_name((enum order_status)r->order_status)));
@@ -252,7 +252,7 @@ void order_requests_get(struct exchange *x)
 static void write_order(struct json_writer *w, const Holdfast__Order *o)
 {
     json_object_begin(w);
-    json_put(w, "id", order_id, o->id);
+    json_put(w, "order_id", order_id, o->id);
     json_put(w, "version", uint, o->version);
     json_put(w, "sale_id", text, str_from(o->sale));
     json_put(w, "user_id", text, str_from(o->user));
@@ -347,7 +347,7 @@ static void changed(struct exchange *x, const struct command *c, const struct re
     uint64_t order = c->kind == COMMAND_ORDER_CANCEL ? c->order_cancel.order : c->order_refund.order;
     struct json_writer w = json_writer_init(&x->body);
     json_object_begin(&w);
-    json_put(&w, "id", order_id, order);
+    json_put(&w, "order_id", order_id, order);
     json_put(&w, "status", text, str_from(order_status_name((enum order_status)r->order_status)));
     json_object_end(&w);
     response_send(x, 200);
@@ -383,7 +383,7 @@ void orders_refund(struct exchange *x)
     c.order_refund.order = x->order_id;
     c.order_refund.reason = STR_LITERAL("");
     json_read_body(x->request.body, &root, &f, &fault);
-    json_read_bool(&f, "restock", true, &c.order_refund.restock);
+    json_read_bool(&f, "restock", false, &c.order_refund.restock);
     json_read_text(&f, "reason", false, REASON_SIZE_MAX, &c.order_refund.reason);
     json_read_end(&f);
     if (fault.set) {
