@@ -39,7 +39,8 @@ static int sku_create(struct target *t, const struct catalog *c, unsigned i)
     catalog_sku_name(c, i, name);
     snprintf(path, sizeof path, "/v1/skus/%s", name);
     json_t *body = json_pack("{s:s}", "title", "A thing that many people want");
-    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, NULL, body, NULL);
+    snprintf(key, sizeof key, "sku-%s", name);
+    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, key, body, NULL);
     json_decref(body);
     if (rc != 0) {
         return -1;
@@ -82,8 +83,10 @@ int catalog_create(struct target *t, const struct catalog *c)
                             json_integer((json_int_t)c->eligibility_limit));
     }
     char path[PATH_SIZE_MAX];
+    char key[KEY_SIZE_MAX];
     snprintf(path, sizeof path, "/v1/sales/%s", c->sale);
-    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, NULL, body, NULL);
+    snprintf(key, sizeof key, "sale-%s", c->sale);
+    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, key, body, NULL);
     json_decref(body);
     return rc;
 }
@@ -181,9 +184,10 @@ int catalog_list(struct target *t, const struct catalog *c, struct catalog_order
             }
             (*count)++;
         }
-        bool fits = str_copy(cursor, sizeof cursor, str_from(json_member_text(a.json, "next_cursor")));
+        bool good = str_copy(cursor, sizeof cursor, str_from(json_member_text(a.json, "next_cursor"))) &&
+                    json_is_array(items);
         answer_close(&a);
-        if (!json_is_array(items) || !fits) {
+        if (!good) {
             fprintf(stderr, "GET %s: not a page of orders\n", path);
             goto err_after_alloc;
         }

@@ -12,6 +12,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"orders", "single orders: rate, latency, outcome", bench_orders},
+    {"sale", "a whole flash sale that checks itself", bench_sale},
 };
 
 static void help_print(FILE *out)

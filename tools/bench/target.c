@@ -194,7 +194,11 @@ int target_call(struct target *t, enum target_side side, const char *method, con
     request_write(&request, &(struct request){.method = method, .path = path,
                                               .host = http_client_host(client),
                                               .bearer = bearer[0] != '\0' ? bearer : NULL,
-                                              .key = key, .body = text});
+                                              .key = key, .body = text,
+                                              /* what we put, we create */
+                                              .headers = strcmp(method, "PUT") == 0
+                                                             ? "If-None-Match: *\r\n"
+                                                             : NULL});
     free(text);
     memset(a, 0, sizeof *a);
     struct call c = {.x = {.request = request.data, .request_size = request.len, .done = call_done},
