@@ -27,7 +27,8 @@ static int64_t later(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-void cluster_clock_heard(struct cluster_clock *c, int64_t batch_ms, bool fresh, uint64_t monotonic_ns)
+void cluster_clock_heard(struct cluster_clock *c, int64_t batch_ms, bool fresh,
+                         uint64_t monotonic_ns)
 {
     c->last_ms = later(c->last_ms, batch_ms);
     if (!fresh || c->leading) {
@@ -53,8 +54,8 @@ static bool heard_offset(const struct cluster_clock *c, int64_t *offset_ns)
     if (!c->heard[0]) {
         return false;
     }
-    *offset_ns = c->heard[1] ? later(c->heard_offset_ns[0], c->heard_offset_ns[1])
-                             : c->heard_offset_ns[0];
+    *offset_ns =
+        c->heard[1] ? later(c->heard_offset_ns[0], c->heard_offset_ns[1]) : c->heard_offset_ns[0];
     return true;
 }
 
@@ -96,8 +97,8 @@ static void slew(struct cluster_clock *c, uint64_t monotonic_ns, int64_t wall_ms
     c->slewed_ns = monotonic_ns;
     int64_t difference = offset_of(wall_ms, monotonic_ns) - c->offset_ns;
     c->wall_difference_ms = difference / NS_PER_MS;
-    c->suspicious = c->wall_difference_ms > CLOCK_SLEW_RANGE_MS ||
-                    c->wall_difference_ms < -CLOCK_SLEW_RANGE_MS;
+    c->suspicious =
+        c->wall_difference_ms > CLOCK_SLEW_RANGE_MS || c->wall_difference_ms < -CLOCK_SLEW_RANGE_MS;
     if (!c->suspicious) {
         c->offset_ns += difference > room ? room : difference < -room ? -room : difference;
     }

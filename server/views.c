@@ -7,7 +7,9 @@
 
 #include "base/check.h"
 
-#define LIST_ROUNDS_MAX 256 /* calls of an engine list for one page: bounds the time of one request */
+/* Calls of an engine list for one page: bounds the time of one request. */
+#define LIST_ROUNDS_MAX 1024
+_Static_assert(LIST_ROUNDS_MAX > VIEWS_LIST_LIMIT_MAX, "a full page can be reached");
 
 struct answer {
     struct engine *engine;
@@ -204,150 +206,211 @@ static void page_close(struct answer *a, const struct page *p)
     }
 }
 
-/* The two answers of a resource. Views are filled by the engine one or a few at a time into `view`:
- * some are large, so they do not stand on the stack in hundreds. */
-#define ANSWER_ONE(getter, BODY, member, Container, container, put)        \
-    do {                                                                   \
-        if (!(getter)) {                                                   \
-            refuse(a, HOLDFAST__STATUS__STATUS_NOT_FOUND, "no such thing"); \
-            return true;                                                   \
-        }                                                                  \
-        Container *m = arena_alloc(a->arena, sizeof *m);                   \
-        holdfast__##container##__init(m);                                  \
-        m->items = arena_alloc(a->arena, sizeof m->items[0]);              \
-        m->items[0] = put(a, &view);                                       \
-        m->n_items = 1;                                                    \
-        a->response->body_case = BODY;                                     \
-        a->response->member = m;                                           \
-        return true;                                                       \
-    } while (0)
+/* Each resource: the one that a get_* names, and the next one of a list_*, as a message; NULL when
+ * there is none (a list may go on all the same: see engine_list_*). */
 
-#define ANSWER_LIST(list, lister, BODY, member, Container, container, put)     \
-    do {                                                                       \
-        struct page page;                                                      \
-        if (!page_open(a, list, &page)) {                                      \
-            return true;                                                       \
-        }                                                                      \
-        Container *m = arena_alloc(a->arena, sizeof *m);                       \
-        holdfast__##container##__init(m);                                      \
-        m->items = arena_alloc(a->arena, page.limit * sizeof m->items[0]);     \
-        while (page_more(&page)) {                                             \
-            if ((lister) == 1) {                                               \
-                m->items[page.count++] = put(a, &view);                        \
-            }                                                                  \
-        }                                                                      \
-        m->n_items = page.count;                                               \
-        page_close(a, &page);                                                  \
-        a->response->body_case = BODY;                                         \
-        a->response->member = m;                                               \
-        return true;                                                           \
-    } while (0)
-
-static bool answer_skus(struct answer *a)
+static void *get_sku(struct answer *a)
 {
     struct sku_view view;
-    if (a->request->body_case == HOLDFAST__REQUEST__BODY_GET_SKU) {
-        ANSWER_ONE(engine_get_sku(a->engine, str_from(a->request->get_sku->id), &view),
-                   HOLDFAST__RESPONSE__BODY_SKUS, skus, Holdfast__Skus, skus, put_sku);
-    }
-    ANSWER_LIST(a->request->list_skus, engine_list_skus(a->engine, &page.cursor, &view, 1),
-                HOLDFAST__RESPONSE__BODY_SKUS, skus, Holdfast__Skus, skus, put_sku);
+    return engine_get_sku(a->engine, str_from(a->request->get_sku->id), &view) ? put_sku(a, &view)
+                                                                               : NULL;
 }
 
-static bool answer_sales(struct answer *a)
+static void *next_sku(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
+{
+    struct sku_view view;
+    (void)list;
+    return engine_list_skus(a->engine, cursor, &view, 1) == 1 ? put_sku(a, &view) : NULL;
+}
+
+static void *get_sale(struct answer *a)
 {
     struct sale_view view;
-    if (a->request->body_case == HOLDFAST__REQUEST__BODY_GET_SALE) {
-        ANSWER_ONE(engine_get_sale(a->engine, str_from(a->request->get_sale->id), &view),
-                   HOLDFAST__RESPONSE__BODY_SALES, sales, Holdfast__Sales, sales, put_sale);
-    }
-    ANSWER_LIST(a->request->list_sales, engine_list_sales(a->engine, &page.cursor, &view, 1),
-                HOLDFAST__RESPONSE__BODY_SALES, sales, Holdfast__Sales, sales, put_sale);
+    return engine_get_sale(a->engine, str_from(a->request->get_sale->id), &view)
+               ? put_sale(a, &view)
+               : NULL;
 }
 
-static bool answer_orders(struct answer *a)
+static void *next_sale(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
+{
+    struct sale_view view;
+    (void)list;
+    return engine_list_sales(a->engine, cursor, &view, 1) == 1 ? put_sale(a, &view) : NULL;
+}
+
+static void *get_order(struct answer *a)
 {
     struct order_view view;
-    if (a->request->body_case == HOLDFAST__REQUEST__BODY_GET_ORDER) {
-        ANSWER_ONE(engine_get_order(a->engine, a->request->get_order->id, &view),
-                   HOLDFAST__RESPONSE__BODY_ORDERS, orders, Holdfast__Orders, orders, put_order);
-    }
-    const Holdfast__List *list = a->request->list_orders;
-    ANSWER_LIST(list,
-                engine_list_orders(a->engine, str_from(list->sale), str_from(list->user),
-                                   &page.cursor, &view, 1),
-                HOLDFAST__RESPONSE__BODY_ORDERS, orders, Holdfast__Orders, orders, put_order);
+    return engine_get_order(a->engine, a->request->get_order->id, &view) ? put_order(a, &view)
+                                                                         : NULL;
 }
 
-static bool answer_eligibilities(struct answer *a)
+static void *next_order(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
+{
+    struct order_view view;
+    return engine_list_orders(a->engine, str_from(list->sale), str_from(list->user), cursor, &view,
+                              1) == 1
+               ? put_order(a, &view)
+               : NULL;
+}
+
+static void *get_eligibility(struct answer *a)
 {
     struct eligibility_view view;
-    if (a->request->body_case == HOLDFAST__REQUEST__BODY_GET_ELIGIBILITY) {
-        const Holdfast__GetEligibility *get = a->request->get_eligibility;
-        ANSWER_ONE(engine_get_eligibility(a->engine, str_from(get->sale), str_from(get->user), &view),
-                   HOLDFAST__RESPONSE__BODY_ELIGIBILITIES, eligibilities, Holdfast__Eligibilities,
-                   eligibilities, put_eligibility);
-    }
-    const Holdfast__List *list = a->request->list_eligibilities;
-    ANSWER_LIST(list,
-                engine_list_eligibilities(a->engine, str_from(list->sale), &page.cursor, &view, 1),
-                HOLDFAST__RESPONSE__BODY_ELIGIBILITIES, eligibilities, Holdfast__Eligibilities,
-                eligibilities, put_eligibility);
+    return engine_get_eligibility(a->engine, str_from(a->request->get_eligibility->sale),
+                                  str_from(a->request->get_eligibility->user), &view)
+               ? put_eligibility(a, &view)
+               : NULL;
 }
 
-static bool answer_leases(struct answer *a)
+static void *next_eligibility(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
+{
+    struct eligibility_view view;
+    return engine_list_eligibilities(a->engine, str_from(list->sale), cursor, &view, 1) == 1
+               ? put_eligibility(a, &view)
+               : NULL;
+}
+
+static void *get_lease(struct answer *a)
 {
     struct lease_view view;
-    if (a->request->body_case == HOLDFAST__REQUEST__BODY_GET_LEASE) {
-        ANSWER_ONE(engine_get_lease(a->engine, str_from(a->request->get_lease->name), &view),
-                   HOLDFAST__RESPONSE__BODY_LEASES, leases, Holdfast__Leases, leases, put_lease);
-    }
-    ANSWER_LIST(a->request->list_leases, engine_list_leases(a->engine, &page.cursor, &view, 1),
-                HOLDFAST__RESPONSE__BODY_LEASES, leases, Holdfast__Leases, leases, put_lease);
+    return engine_get_lease(a->engine, str_from(a->request->get_lease->name), &view)
+               ? put_lease(a, &view)
+               : NULL;
 }
 
-static bool answer_denials(struct answer *a)
+static void *next_lease(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
+{
+    struct lease_view view;
+    (void)list;
+    return engine_list_leases(a->engine, cursor, &view, 1) == 1 ? put_lease(a, &view) : NULL;
+}
+
+static void *get_denial(struct answer *a)
 {
     struct denial_view view;
-    if (a->request->body_case == HOLDFAST__REQUEST__BODY_GET_DENIAL) {
-        ANSWER_ONE(engine_get_denial(a->engine, str_from(a->request->get_denial->user), &view),
-                   HOLDFAST__RESPONSE__BODY_DENIALS, denials, Holdfast__Denials, denials, put_denial);
-    }
-    ANSWER_LIST(a->request->list_denials, engine_list_denials(a->engine, &page.cursor, &view, 1),
-                HOLDFAST__RESPONSE__BODY_DENIALS, denials, Holdfast__Denials, denials, put_denial);
+    return engine_get_denial(a->engine, str_from(a->request->get_denial->user), &view)
+               ? put_denial(a, &view)
+               : NULL;
 }
 
-static bool answer_placed(struct answer *a)
+static void *next_denial(struct answer *a, const Holdfast__List *list, uint64_t *cursor)
+{
+    struct denial_view view;
+    (void)list;
+    return engine_list_denials(a->engine, cursor, &view, 1) == 1 ? put_denial(a, &view) : NULL;
+}
+
+/* All containers of node.proto (Skus, Sales, …) have this shape, and the body of a Response is a
+ * union of pointers to them. */
+struct container {
+    ProtobufCMessage base;
+    size_t n_items;
+    void **items;
+};
+_Static_assert(sizeof(struct container) == sizeof(Holdfast__Skus), "one shape");
+_Static_assert(sizeof(struct container) == sizeof(Holdfast__Sales), "one shape");
+_Static_assert(sizeof(struct container) == sizeof(Holdfast__Orders), "one shape");
+_Static_assert(sizeof(struct container) == sizeof(Holdfast__Eligibilities), "one shape");
+_Static_assert(sizeof(struct container) == sizeof(Holdfast__Leases), "one shape");
+_Static_assert(sizeof(struct container) == sizeof(Holdfast__Denials), "one shape");
+
+struct resource {
+    Holdfast__Request__BodyCase get_case, list_case;
+    Holdfast__Response__BodyCase body_case;
+    const ProtobufCMessageDescriptor *container;
+    void *(*get)(struct answer *a);
+    void *(*next)(struct answer *a, const Holdfast__List *list, uint64_t *cursor);
+};
+
+static const struct resource resources[] = {
+    {HOLDFAST__REQUEST__BODY_GET_SKU, HOLDFAST__REQUEST__BODY_LIST_SKUS,
+     HOLDFAST__RESPONSE__BODY_SKUS, &holdfast__skus__descriptor, get_sku, next_sku},
+    {HOLDFAST__REQUEST__BODY_GET_SALE, HOLDFAST__REQUEST__BODY_LIST_SALES,
+     HOLDFAST__RESPONSE__BODY_SALES, &holdfast__sales__descriptor, get_sale, next_sale},
+    {HOLDFAST__REQUEST__BODY_GET_ORDER, HOLDFAST__REQUEST__BODY_LIST_ORDERS,
+     HOLDFAST__RESPONSE__BODY_ORDERS, &holdfast__orders__descriptor, get_order, next_order},
+    {HOLDFAST__REQUEST__BODY_GET_ELIGIBILITY, HOLDFAST__REQUEST__BODY_LIST_ELIGIBILITIES,
+     HOLDFAST__RESPONSE__BODY_ELIGIBILITIES, &holdfast__eligibilities__descriptor, get_eligibility,
+     next_eligibility},
+    {HOLDFAST__REQUEST__BODY_GET_LEASE, HOLDFAST__REQUEST__BODY_LIST_LEASES,
+     HOLDFAST__RESPONSE__BODY_LEASES, &holdfast__leases__descriptor, get_lease, next_lease},
+    {HOLDFAST__REQUEST__BODY_GET_DENIAL, HOLDFAST__REQUEST__BODY_LIST_DENIALS,
+     HOLDFAST__RESPONSE__BODY_DENIALS, &holdfast__denials__descriptor, get_denial, next_denial},
+};
+
+static struct container *container_create(struct answer *a, const struct resource *r,
+                                          size_t items_max)
+{
+    struct container *c = arena_alloc(a->arena, sizeof *c);
+    protobuf_c_message_init(r->container, c);
+    c->items = arena_alloc(a->arena, items_max * sizeof c->items[0]);
+    return c;
+}
+
+static void answer_one(struct answer *a, const struct resource *r)
+{
+    void *item = r->get(a);
+    if (item == NULL) {
+        refuse(a, HOLDFAST__STATUS__STATUS_NOT_FOUND, "no such thing");
+        return;
+    }
+    struct container *c = container_create(a, r, 1);
+    c->items[c->n_items++] = item;
+    a->response->body_case = r->body_case;
+    a->response->skus = (Holdfast__Skus *)(void *)c;
+}
+
+static void answer_list(struct answer *a, const struct resource *r)
+{
+    const Holdfast__List *list =
+        a->request->list_skus; /* every list_* is a List in the same union */
+    struct page page;
+    if (!page_open(a, list, &page)) {
+        return;
+    }
+    struct container *c = container_create(a, r, page.limit);
+    while (page_more(&page)) {
+        void *item = r->next(a, list, &page.cursor);
+        if (item != NULL) {
+            c->items[page.count++] = item;
+        }
+    }
+    c->n_items = page.count;
+    page_close(a, &page);
+    a->response->body_case = r->body_case;
+    a->response->skus = (Holdfast__Skus *)(void *)c;
+}
+
+static void answer_placed(struct answer *a)
 {
     struct reply reply;
     const Holdfast__GetPlaced *get = a->request->get_placed;
     if (!engine_get_placed(a->engine, str_from(get->scope), str_from(get->key), &reply)) {
         refuse(a, HOLDFAST__STATUS__STATUS_NOT_FOUND, "no order request under this key");
-        return true;
+        return;
     }
     uint8_t *bytes = arena_alloc(a->arena, REPLY_SIZE);
     reply_encode(&reply, bytes);
     a->response->body_case = HOLDFAST__RESPONSE__BODY_PLACED;
     a->response->placed.data = bytes;
     a->response->placed.len = REPLY_SIZE;
-    return true;
 }
 
-static bool answer_digest(struct answer *a)
+static void answer_digest(struct answer *a)
 {
     uint64_t digest;
     if (!engine_marked_digest(a->engine, a->request->marked_digest->index, &digest)) {
         bool passed = engine_index(a->engine) >= a->request->marked_digest->index;
         refuse(a, HOLDFAST__STATUS__STATUS_NOT_FOUND,
                passed ? "no digest is remembered for this index" : "this index is not applied yet");
-        return true;
+        return;
     }
     a->response->body_case = HOLDFAST__RESPONSE__BODY_DIGEST;
     a->response->digest = digest;
-    return true;
 }
 
-static bool answer_check(struct answer *a)
+static void answer_check(struct answer *a)
 {
     char first[256] = "";
     Holdfast__CheckInvariantsResult *m = arena_alloc(a->arena, sizeof *m);
@@ -357,36 +420,31 @@ static bool answer_check(struct answer *a)
     m->digest = engine_digest(a->engine);
     a->response->body_case = HOLDFAST__RESPONSE__BODY_CHECK_INVARIANTS;
     a->response->check_invariants = m;
-    return true;
 }
 
+/* Returns false when the request is none of ours. */
 static bool answer(struct answer *a)
 {
+    for (size_t i = 0; i < ARRAY_COUNT(resources); i++) {
+        if (a->request->body_case == resources[i].get_case) {
+            answer_one(a, &resources[i]);
+            return true;
+        }
+        if (a->request->body_case == resources[i].list_case) {
+            answer_list(a, &resources[i]);
+            return true;
+        }
+    }
     switch ((int)a->request->body_case) {
-    case HOLDFAST__REQUEST__BODY_GET_SKU:
-    case HOLDFAST__REQUEST__BODY_LIST_SKUS:
-        return answer_skus(a);
-    case HOLDFAST__REQUEST__BODY_GET_SALE:
-    case HOLDFAST__REQUEST__BODY_LIST_SALES:
-        return answer_sales(a);
-    case HOLDFAST__REQUEST__BODY_GET_ORDER:
-    case HOLDFAST__REQUEST__BODY_LIST_ORDERS:
-        return answer_orders(a);
-    case HOLDFAST__REQUEST__BODY_GET_ELIGIBILITY:
-    case HOLDFAST__REQUEST__BODY_LIST_ELIGIBILITIES:
-        return answer_eligibilities(a);
-    case HOLDFAST__REQUEST__BODY_GET_LEASE:
-    case HOLDFAST__REQUEST__BODY_LIST_LEASES:
-        return answer_leases(a);
-    case HOLDFAST__REQUEST__BODY_GET_DENIAL:
-    case HOLDFAST__REQUEST__BODY_LIST_DENIALS:
-        return answer_denials(a);
     case HOLDFAST__REQUEST__BODY_GET_PLACED:
-        return answer_placed(a);
+        answer_placed(a);
+        return true;
     case HOLDFAST__REQUEST__BODY_MARKED_DIGEST:
-        return answer_digest(a);
+        answer_digest(a);
+        return true;
     case HOLDFAST__REQUEST__BODY_CHECK_INVARIANTS:
-        return answer_check(a);
+        answer_check(a);
+        return true;
     default:
         return false;
     }
