@@ -38,6 +38,7 @@ void text_append_str(struct text *t, struct str s)
 
 void text_appendf(struct text *t, const char *format, ...)
 {
+    CHECK(format != NULL); /* also tells gcc, which under -fsanitize warns otherwise */
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);

@@ -100,7 +100,7 @@ struct client_submit { /* caller's memory, until the callback */
 
 /* Queues one encoded command (command_encode). Its bytes are lent until the callback. deadline_ms: in
  * uv_now(loop) time. Returns CLIENT_OK, and the callback follows, once, at the deadline at the latest; or
- * CLIENT_QUEUE_FULL (req->retry_after_ms is set) or CLIENT_MALFORMED (size): no callback. */
+ * CLIENT_QUEUE_FULL (req->retry_after_ms is set), CLIENT_MALFORMED (size) or CLIENT_CLOSED: no callback. */
 enum client_outcome client_submit(struct client *c, struct client_submit *req, const void *command,
                                   size_t size, uint64_t deadline_ms, client_submit_cb cb);
 
@@ -117,7 +117,8 @@ typedef void (*client_call_cb)(struct client_call *req, enum client_outcome outc
 struct client_call { /* caller's memory, until the callback */
     client_call_cb cb;
     /* private */
-    uint64_t id, target, deadline_ms, not_before_ms, sent_ms;
+    uint64_t target, deadline_ms, not_before_ms, sent_ms;
+    uint32_t slot, generation;
     struct client_node *node; /* NULL: not in flight */
     uint8_t *packed;
     size_t packed_size;

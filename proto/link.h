@@ -12,11 +12,15 @@
  * MAC = keyed BLAKE2b-256 (libsodium crypto_generichash). A peer with another key, cluster id, service
  * or no common version is told nothing but a close, after a fixed deadline LINK_HANDSHAKE_TIMEOUT_MS.
  *
- * Frame: u32 size of payload (at most the limit given at init), u32 crc32c of payload, payload.
+ * Frame: u32 size of payload (at most the limit given at init), u32 crc32c of payload, payload, zeros
+ * up to the next multiple of 8 (so that every payload lies aligned in the receive buffer).
  *
  * Failure modes: any framing, CRC or authentication error, a peer silent for longer than the idle
  * limit, or a full output queue that the caller asked to treat as fatal, closes the link once with a
- * reason; no frame is delivered after that. Everything runs on the loop's thread. */
+ * reason; no frame is delivered after that. Everything runs on the loop's thread.
+ *
+ * Output is handed to the kernel right before the loop would wait for events, or at once when much has
+ * gathered. SIGPIPE is set to be ignored by the first call, unless the program has a handler. */
 #ifndef PROTO_LINK_H
 #define PROTO_LINK_H
 
@@ -79,7 +83,15 @@ struct link *link_connect(uv_loop_t *loop, const char *host, uint16_t port,
  * a lost frame means. Output of one loop iteration is joined into few writes. */
 int link_send(struct link *l, const void *a, size_t a_size, const void *b, size_t b_size);
 
-/* Begins to close; closed is called later, once. Idempotent. */
+/* The same without a copy: returns where the size bytes of a frame's payload (8-byte aligned) must be
+ * written, or NULL as link_send returns -1. Valid until link_commit, which queues the frame; no other
+ * call on this link may come between. A reservation that is never committed is forgotten by the next
+ * one. */
+void *link_reserve(struct link *l, size_t size);
+void link_commit(struct link *l);
+
+/* Begins to close, after one attempt to hand queued output to the kernel; closed is called later,
+ * once. Idempotent. */
 void link_close(struct link *l);
 
 bool link_is_open(const struct link *l);

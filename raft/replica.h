@@ -138,12 +138,16 @@ struct replica_read { /* caller's memory, until the callback */
  * only. Otherwise NOT_LEADER (no callback when returned; by callback when leadership is lost). */
 enum replica_status replica_read(struct replica *r, struct replica_read *req, replica_read_cb cb);
 
-/* The position that a checkpoint of the state as it is now must carry. */
-void replica_position(const struct replica *r, struct replica_position *position);
+/* The position that a checkpoint of the state as it is now must carry. The checkpoint counts as under
+ * way, and installs are put off, until replica_checkpoint_published or replica_checkpoint_abandoned. */
+void replica_position(struct replica *r, struct replica_position *position);
 
 /* The checkpoint at this position is durable: the log may be trimmed behind it. Called later than
  * replica_position returned it, in order. */
 void replica_checkpoint_published(struct replica *r, const struct replica_position *position);
+
+/* The checkpoint that was under way will never be published (its write failed, and the node goes on). */
+void replica_checkpoint_abandoned(struct replica *r);
 
 /* True while a checkpoint must not begin (an install is under way). */
 bool replica_installing(const struct replica *r);

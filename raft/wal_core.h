@@ -10,11 +10,8 @@
  *     wal_core_write                     carry it out; durable on return
  *     wal_core_trim                      recycle segments that are no longer needed
  *
- * On disk (docs/adr/0004): segments "%016x.wal" of equal size, pre-zeroed and recycled. 4 KiB of
- * segment header, then write-blocks, each beginning at a multiple of 4 KiB:
- *     block header (64 bytes): magic, crc, size, count, salt of the segment, sequence of the write,
- *                              digest of the records' checksums, reset index and term
- *     records (record.h), zeros up to the next multiple of 4 KiB
+ * On disk (wal_format.h, docs/adr/0004): segments "<number>.wal" of equal size, pre-zeroed and
+ * recycled; in them a header, then writes, each of which carries its place in the order of all writes.
  *
  * Invariants:
  *   1. One write at a time, in order of sequence: when n+1 was issued, n was durable.
@@ -51,13 +48,14 @@
  * wal_record_size_max. */
 #define WAL_SEGMENT_SIZE_MIN (2 * WAL_BLOCK_SIZE)
 #define WAL_WRITE_SIZE_MAX   (4u << 20) /* one group commit */
+#define WAL_SPARES_MAX       16u
 
 struct wal_core_config {
     uint8_t cluster_id[WAL_CLUSTER_ID_SIZE];
     uint64_t node_id;
     uint64_t segment_size; /* bytes, a multiple of WAL_BLOCK_SIZE; may change between restarts */
-    unsigned spares_min;   /* made ready at open: 0 for the simulator's convenience, 1-2 for speed */
-    unsigned spares_max;   /* further recycled segments are deleted */
+    unsigned spares_min;   /* made ready at open; 0: made when needed, which delays one write */
+    unsigned spares_max;   /* ≤ WAL_SPARES_MAX; further recycled segments are deleted */
 };
 
 /* What a restart found. Everything lies in memory owned by this struct. */
@@ -118,7 +116,6 @@ struct wal_segment {
     uint64_t number;    /* its name, growing by one */
     uint64_t index_max; /* largest index of a record in it, overridden ones included */
     uint64_t size;
-    int file; /* -1 unless it is the current one */
 };
 
 struct wal_core {
@@ -126,15 +123,15 @@ struct wal_core {
     struct wal_io *io;
     struct wal_segment *segments; /* oldest first; the last one is current */
     size_t segments_count;
+    int file;               /* of the current segment */
     uint64_t salt;          /* of the current segment */
     uint64_t offset;        /* in the current segment: of the next write */
     uint64_t sequence_next; /* of the next write */
-    uint64_t spare_numbers[16];
+    uint64_t spare_numbers[WAL_SPARES_MAX];
     unsigned spares_count;
     uint64_t spare_number_next;
     uint64_t last_index, last_term; /* of the last entry written; the base when there is none */
     uint64_t term, vote;
-    uint8_t *scratch; /* one aligned WAL_BLOCK_SIZE */
     char error[WAL_ERROR_SIZE];
 };
 
@@ -143,15 +140,18 @@ struct wal_core {
  * nor recovered needs closing; core->error says why. */
 int wal_core_open(struct wal_core *core, const struct wal_core_config *config, struct wal_io *io,
                   struct wal_recovered *recovered);
+/* Also of a core that is all zero, or closed already. */
 void wal_core_close(struct wal_core *core);
 
 /* Gives the block its sequence number, header and place; makes the next segment current when it does
  * not fit into this one (that does I/O: two small synced writes and a rename). The block must not be
  * empty and must stay in place until written. */
 int wal_core_seal(struct wal_core *core, struct wal_block *b, struct wal_write *write);
-/* Carries the write out; durable on return. The simulator may do this itself. After a write with
- * `resets`, call wal_core_trim with its reset index (or anything): older segments are free. */
+/* Carries the write out; durable on return. */
 int wal_core_write(struct wal_core *core, const struct wal_write *write);
+/* For a caller that carries the write out itself (the simulator): it is durable now. After a write
+ * with `resets`, the next wal_core_trim (with any index) frees all older segments. */
+void wal_core_written(struct wal_core *core, const struct wal_write *write);
 
 /* Recycles every leading segment whose records all have indexes ≤ upto_index. Never the current one. */
 int wal_core_trim(struct wal_core *core, uint64_t upto_index);

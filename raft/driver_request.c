@@ -1,0 +1,292 @@
+/* driver_request: what is asked of a leader. Submits, linearizable reads, transfer, membership.
+ *
+ * A submit that was accepted waits in a queue in log order until its entry is applied here while this
+ * node still leads the same term. When leadership goes, every waiting submit is told
+ * REPLICA_OUTCOME_UNKNOWN: its entry may be on a majority already, and then a later leader commits it.
+ * See driver.h, replica.h. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "raft/driver_internal.h"
+
+/* Proposes one entry. On success returns 0 and *index; otherwise the core's error, nothing happened. */
+static int propose(struct driver *d, enum record_type type, enum raft_entry_type core_type,
+                   const void *data, uint32_t size, uint64_t *index)
+{
+    uint64_t next = raft_last_index(&d->core) + 1;
+    CHECK(next == d->cache.last + 1);
+    struct batch *b = batch_create(record_span(size));
+    struct record_header *record = batch_first(b);
+    record_encode(record, type, next, d->core.current_term, size > 0 ? data : NULL, size);
+    struct raft_entry entry = {
+        .term = d->core.current_term,
+        .type = core_type,
+        .buf = {.base = record + 1, .len = record_padded(size)},
+        .batch = b,
+    };
+    struct raft_event event = {.type = RAFT_SUBMIT};
+    event.submit.entries = &entry;
+    event.submit.n = 1;
+    int rv = driver_step(d, &event);
+    if (rv != 0) {
+        batch_destroy(b); /* on error the data is ours again */
+        return rv;
+    }
+    *index = next;
+    return 0;
+}
+
+int driver_submit_noop(struct driver *d)
+{
+    return propose(d, RECORD_NOOP, RAFT_BARRIER, NULL, 0, &d->noop_index);
+}
+
+static bool can_propose(const struct driver *d)
+{
+    return d->leading && d->ready && raft_transferee(&d->core) == 0;
+}
+
+enum replica_status driver_submit(struct driver *d, uint64_t now_ms, struct replica_submit *req,
+                                  const void *data, size_t size, replica_submit_cb cb)
+{
+    if (size > REPLICA_ENTRY_SIZE_MAX) {
+        return REPLICA_TOO_LARGE;
+    }
+    if (d->paused || !d->leading) {
+        return REPLICA_NOT_LEADER;
+    }
+    /* A leader that is not ready, or is handing over, is as busy as one whose queue is full: the caller
+     * tries again and by then somebody leads. */
+    if (!can_propose(d) || d->submits_count == REPLICA_IN_FLIGHT_MAX) {
+        return REPLICA_BUSY;
+    }
+    driver_begin_event(d, now_ms);
+    req->cb = cb;
+    req->next = NULL;
+    req->term = d->leading_term;
+    req->index = d->cache.last + 1;
+    *d->submits_last = req;
+    struct replica_submit **last = d->submits_last;
+    d->submits_last = &req->next;
+    d->submits_count++;
+    uint64_t index;
+    if (propose(d, RECORD_COMMAND, RAFT_COMMAND, data, (uint32_t)size, &index) != 0) {
+        *last = NULL; /* the step did nothing, so it is still the last one */
+        d->submits_last = last;
+        d->submits_count--;
+        driver_end_event(d);
+        return REPLICA_BUSY;
+    }
+    CHECK(index == req->index);
+    driver_end_event(d);
+    return REPLICA_OK;
+}
+
+void driver_requests_applied(struct driver *d, const struct record_header *record)
+{
+    struct replica_submit *req = d->submits_first;
+    if (req != NULL && req->index <= record->index) {
+        /* The entries of one leadership are committed in the order submitted, none is left out. */
+        CHECK(req->index == record->index);
+        CHECK(req->term == record->term);
+        d->submits_first = req->next;
+        if (d->submits_first == NULL) {
+            d->submits_last = &d->submits_first;
+        }
+        d->submits_count--;
+        req->cb(req, REPLICA_OK, record->index);
+    }
+    read_index_applied(&d->reads, d->applied_index);
+}
+
+void driver_requests_lost(struct driver *d)
+{
+    /* Detach first: a callback may ask again (and is told NOT_LEADER, or BUSY by a later term). */
+    struct replica_submit *req = d->submits_first;
+    d->submits_first = NULL;
+    d->submits_last = &d->submits_first;
+    d->submits_count = 0;
+    while (req != NULL) {
+        struct replica_submit *next = req->next;
+        req->cb(req, REPLICA_OUTCOME_UNKNOWN, req->index);
+        req = next;
+    }
+    read_index_fail(&d->reads, REPLICA_NOT_LEADER);
+}
+
+/* ---- reads ---- */
+
+enum replica_status driver_read(struct driver *d, uint64_t now_ms, struct replica_read *req,
+                                replica_read_cb cb)
+{
+    if (d->paused || !d->leading) {
+        return REPLICA_NOT_LEADER;
+    }
+    /* Before an entry of its own term is committed a leader does not know the commit index. */
+    if (!d->ready || !read_index_add(&d->reads, req, cb)) {
+        return REPLICA_BUSY;
+    }
+    driver_begin_event(d, now_ms);
+    driver_end_event(d);
+    return REPLICA_OK;
+}
+
+static void ask_voters(struct driver *d, const struct membership *m)
+{
+    for (size_t i = 0; i < m->count; i++) {
+        if (m->members[i].role == REPLICA_VOTER && m->members[i].id != d->config.id) {
+            driver_send_read(d, m->members[i].id, MESSAGE_READ, d->leading_term,
+                             d->reads.sequence);
+        }
+    }
+}
+
+void driver_read_round(struct driver *d)
+{
+    struct membership m;
+    while (d->leading && d->ready && read_index_begin(&d->reads, raft_commit_index(&d->core))) {
+        driver_get_membership(d, &m);
+        ask_voters(d, &m);
+        /* Our own voice; enough when this is the only voter. Then callbacks may have added reads. */
+        if (!read_index_answer(&d->reads, d->config.id, d->reads.sequence, d->config.id, &m)) {
+            return;
+        }
+        read_index_applied(&d->reads, d->applied_index);
+    }
+}
+
+void driver_read_repeat(struct driver *d)
+{
+    if (d->reads.active) {
+        struct membership m;
+        driver_get_membership(d, &m);
+        ask_voters(d, &m);
+    }
+}
+
+/* ---- transfer ---- */
+
+/* The connected voter with the longest log: the core would pick any, a dead one too. */
+static uint64_t best_successor(const struct driver *d)
+{
+    struct membership m;
+    driver_get_membership(d, &m);
+    uint64_t best = 0;
+    uint64_t best_match = 0;
+    for (size_t i = 0; i < m.count; i++) {
+        uint64_t id = m.members[i].id;
+        if (m.members[i].role != REPLICA_VOTER || id == d->config.id ||
+            !driver_peer_is_connected(d, id)) {
+            continue;
+        }
+        uint64_t match = driver_match_index(d, id);
+        if (best == 0 || match > best_match) {
+            best = id;
+            best_match = match;
+        }
+    }
+    return best;
+}
+
+enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t to_id)
+{
+    if (d->paused || !d->leading) {
+        return REPLICA_NOT_LEADER;
+    }
+    if (!can_propose(d)) {
+        return REPLICA_REFUSED;
+    }
+    driver_begin_event(d, now_ms);
+    struct raft_event event = {.type = RAFT_TRANSFER};
+    event.transfer.server_id = to_id != 0 ? to_id : best_successor(d);
+    int rv = driver_step(d, &event); /* RAFT_BADID, RAFT_NOTFOUND: no such voter */
+    driver_end_event(d);
+    return rv == 0 ? REPLICA_OK : REPLICA_REFUSED;
+}
+
+/* ---- membership ---- */
+
+static enum replica_status change(struct driver *d, uint64_t now_ms, const struct membership *to,
+                                  uint64_t member_id)
+{
+    uint8_t bytes[REPLICA_CONFIGURATION_SIZE_MAX];
+    int size = membership_encode(to, bytes);
+    if (size < 0) {
+        return REPLICA_REFUSED;
+    }
+    driver_begin_event(d, now_ms);
+    uint64_t index;
+    int rv = propose(d, RECORD_CHANGE, RAFT_CHANGE, bytes, (uint32_t)size, &index);
+    if (rv == 0) {
+        d->change_index = index;
+        d->change_member = member_id;
+    }
+    driver_end_event(d);
+    return rv == 0 ? REPLICA_OK : REPLICA_REFUSED;
+}
+
+/* N7: the core accepts a change before an entry of its own term is committed. Then two leaders can each
+ * commit a configuration of their own, with majorities that do not meet (Ongaro's note of 2015 on
+ * single-server changes). `ready` means that the no-op of this term is committed and applied. */
+static enum replica_status change_allowed(const struct driver *d)
+{
+    if (d->paused || !d->leading) {
+        return REPLICA_NOT_LEADER;
+    }
+    if (!driver_guarded(d, DRIVER_GUARD_CHANGE_TERM)) {
+        return REPLICA_OK;
+    }
+    return can_propose(d) && !driver_change_pending(d) ? REPLICA_OK : REPLICA_REFUSED;
+}
+
+enum replica_status driver_add(struct driver *d, uint64_t now_ms, const struct replica_member *member)
+{
+    enum replica_status status = change_allowed(d);
+    struct membership from, to;
+    if (status != REPLICA_OK) {
+        return status;
+    }
+    driver_get_membership(d, &from);
+    if (membership_add(&from, member, &to) != 0) {
+        return REPLICA_REFUSED;
+    }
+    return change(d, now_ms, &to, 0);
+}
+
+enum replica_status driver_assign(struct driver *d, uint64_t now_ms, uint64_t id,
+                                  enum replica_member_role role)
+{
+    enum replica_status status = change_allowed(d);
+    struct membership from, to;
+    if (status != REPLICA_OK) {
+        return status;
+    }
+    driver_get_membership(d, &from);
+    if (membership_assign(&from, id, role, &to) != 0) {
+        return REPLICA_REFUSED;
+    }
+    /* N6: a node refuses votes for as long as its own configuration calls it a non-voter. A laggard that
+     * was promoted counts for the majority but cannot give its vote: enough of them and a healed
+     * cluster elects nobody. */
+    bool promoted = role == REPLICA_VOTER;
+    if (promoted && driver_guarded(d, DRIVER_GUARD_CHANGE_TERM) &&
+        driver_match_index(d, id) + DRIVER_CATCH_UP_ENTRIES_MAX < d->cache.last) {
+        return REPLICA_REFUSED;
+    }
+    return change(d, now_ms, &to, promoted ? id : 0);
+}
+
+enum replica_status driver_remove(struct driver *d, uint64_t now_ms, uint64_t id)
+{
+    enum replica_status status = change_allowed(d);
+    struct membership from, to;
+    if (status != REPLICA_OK) {
+        return status;
+    }
+    driver_get_membership(d, &from);
+    if (membership_remove(&from, id, &to) != 0) {
+        return REPLICA_REFUSED;
+    }
+    return change(d, now_ms, &to, 0);
+}

@@ -1,0 +1,194 @@
+/* driver_send: what goes out. Messages are held until term and vote are durable, AppendEntries are
+ * filled from the cache and split, InstallSnapshot becomes a ticket. See driver.h.
+ *
+ * Why hold: a candidate that asks for votes, or a voter that grants one, and forgets it in a crash can
+ * take part twice in one term:
+ *     votes for A in t7, answer leaves, crash, restart with t6, votes for B in t7: two leaders.
+ * Everything behind the held message is held too, because the peers rely on the order. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "raft/driver_internal.h"
+
+static bool driver_must_hold(const struct driver *d)
+{
+    return driver_guarded(d, DRIVER_GUARD_HOLD) &&
+           (d->durable_ticket < d->hold_ticket || d->held_first != NULL);
+}
+
+/* Copies a message and what it points to; entries are shared by reference. */
+static void hold_message(struct driver *d, uint64_t to_id, const struct message_out *m)
+{
+    if (d->held_count == DRIVER_HELD_MESSAGES_MAX) {
+        d->held_dropped++; /* a lost message: the core sends again */
+        return;
+    }
+    struct held_message *held = calloc(1, sizeof *held);
+    CHECK(held != NULL);
+    held->to_id = to_id;
+    held->out = *m;
+    if (m->raft != NULL) {
+        held->raft = *m->raft;
+        held->out.raft = &held->raft;
+    }
+    if (m->raft != NULL && m->raft->type == RAFT_APPEND_ENTRIES) {
+        size_t count = m->raft->append_entries.n_entries;
+        held->records_count = count;
+        held->records = calloc(count + 1, sizeof *held->records);
+        held->batches = calloc(count + 1, sizeof(struct batch *));
+        CHECK(held->records != NULL);
+        CHECK(held->batches != NULL);
+        for (size_t i = 0; i < count; i++) {
+            held->records[i] = m->records[i];
+            held->batches[i] = log_cache_get(&d->cache, m->records[i]->index)->batch;
+            batch_retain(held->batches[i]);
+        }
+        held->out.records = held->records;
+    }
+    if (m->configuration != NULL) {
+        CHECK(m->configuration_size <= sizeof held->configuration);
+        memcpy(held->configuration, m->configuration, m->configuration_size);
+        held->out.configuration = held->configuration;
+    }
+    if (m->data != NULL) {
+        CHECK(m->data_size <= sizeof held->data);
+        memcpy(held->data, m->data, m->data_size);
+        held->out.data = held->data;
+    }
+    *d->held_last = held;
+    d->held_last = &held->next;
+    d->held_count++;
+}
+
+static void release_held(struct driver *d, bool send)
+{
+    while (d->held_first != NULL) {
+        struct held_message *held = d->held_first;
+        d->held_first = held->next;
+        d->held_count--;
+        if (send) {
+            d->effects->send(d->ctx, held->to_id, &held->out);
+        }
+        for (size_t i = 0; i < held->records_count; i++) {
+            batch_release(held->batches[i]);
+        }
+        free(held->records);
+        free(held->batches);
+        free(held);
+    }
+    d->held_last = &d->held_first;
+}
+
+void driver_send_held(struct driver *d)
+{
+    release_held(d, true);
+}
+
+void driver_drop_held(struct driver *d)
+{
+    release_held(d, false);
+}
+
+static void emit(struct driver *d, uint64_t to_id, const struct message_out *m)
+{
+    if (driver_must_hold(d)) {
+        hold_message(d, to_id, m);
+    } else {
+        d->effects->send(d->ctx, to_id, m);
+    }
+}
+
+/* The core asks for a run of entries of any size: it goes out in messages of bounded size, which the
+ * receiver takes for several AppendEntries in order. */
+static void send_append(struct driver *d, const struct raft_message *message)
+{
+    struct raft_message piece = *message;
+    struct raft_append_entries *args = &piece.append_entries;
+    size_t left = args->n_entries;
+    const struct record_header *records[MESSAGE_ENTRIES_MAX];
+    do {
+        size_t size = 0;
+        unsigned count = 0;
+        while (count < left && count < MESSAGE_ENTRIES_MAX && size < DRIVER_APPEND_SIZE_MAX) {
+            const struct log_cache_entry *entry =
+                log_cache_get(&d->cache, args->prev_log_index + 1 + count);
+            CHECK(entry != NULL);
+            records[count++] = entry->record;
+            size += record_size(entry->record);
+        }
+        args->n_entries = count;
+        args->entries = NULL;
+        emit(d, message->server_id, &(struct message_out){.raft = &piece, .records = records});
+        left -= count;
+        if (count > 0) {
+            args->prev_log_index += count;
+            args->prev_log_term = records[count - 1]->term;
+        }
+    } while (left > 0);
+}
+
+/* The core names its last snapshot; the ticket is for the newest published checkpoint, whose index may
+ * be higher. The core leaves conf and data of this message uninitialized. */
+static void send_install(struct driver *d, const struct raft_message *message)
+{
+    static struct replica_ticket ticket; /* large; one thread, filled and used within this call */
+    memset(&ticket, 0, sizeof ticket);
+    if (d->effects->make_ticket(d->ctx, &ticket) != 0 ||
+        ticket.position.index < message->install_snapshot.last_index) {
+        return; /* no published checkpoint yet: the core asks again after the next heartbeat */
+    }
+    CHECK(ticket.size <= sizeof ticket.data);
+    struct raft_message install = *message;
+    install.install_snapshot.last_index = ticket.position.index;
+    install.install_snapshot.last_term = ticket.position.term;
+    install.install_snapshot.conf_index = ticket.position.configuration_index;
+    memset(&install.install_snapshot.conf, 0, sizeof install.install_snapshot.conf);
+    memset(&install.install_snapshot.data, 0, sizeof install.install_snapshot.data);
+    install_tickets_give(&d->tickets, message->server_id, ticket.position.index, d->now_ms);
+    emit(d, message->server_id,
+         &(struct message_out){.raft = &install,
+                               .configuration = ticket.position.configuration,
+                               .configuration_size = ticket.position.configuration_size,
+                               .data = ticket.data,
+                               .data_size = ticket.size});
+}
+
+void driver_send_core(struct driver *d, const struct raft_message *message)
+{
+    struct raft_message copy;
+    switch (message->type) {
+    case RAFT_APPEND_ENTRIES:
+        send_append(d, message);
+        return;
+    case RAFT_INSTALL_SNAPSHOT:
+        send_install(d, message);
+        return;
+    case RAFT_APPEND_ENTRIES_RESULT:
+        copy = *message;
+        if (d->receiving_stale && driver_guarded(d, DRIVER_GUARD_STALE_RESULT)) {
+            /* N3 (guard 2): the core answers a message of an old term without setting rejected (for
+             * InstallSnapshot and prev = 0) and with a last_log_index that is left-over stack: a false
+             * match that can lose an acknowledged write. The answer must still go, so that the old
+             * leader learns of the term. */
+            copy.append_entries_result.rejected = 1;
+            copy.append_entries_result.last_log_index = 0;
+        }
+        emit(d, message->server_id, &(struct message_out){.raft = &copy});
+        return;
+    case RAFT_REQUEST_VOTE:
+    case RAFT_REQUEST_VOTE_RESULT:
+    case RAFT_TIMEOUT_NOW:
+        emit(d, message->server_id, &(struct message_out){.raft = message});
+        return;
+    default:
+        CHECK_UNREACHABLE();
+    }
+}
+
+void driver_send_read(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t term,
+                      uint64_t seq)
+{
+    emit(d, to_id, &(struct message_out){.kind = kind, .term = term, .seq = seq});
+}

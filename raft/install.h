@@ -1,0 +1,57 @@
+/* install: bringing a node up to date by a checkpoint instead of by entries.
+ *
+ * Leader's side, `struct install_tickets`: which checkpoints were promised to whom, so that the log
+ * behind them is kept until the peer has caught up. Too little gives an endless chase: the peer
+ * installs A, asks for A + 1, which is trimmed, and is sent the next checkpoint.
+ *
+ * Follower's side, `struct install`: one install at a time.
+ *
+ *     idle ──InstallSnapshot──▶ pulling ──done, ok──▶ idle, at the ticket's position
+ *                                  │
+ *                                  └──done, failed──▶ draining ──own writes durable──▶ idle, restarted
+ *
+ * While pulling the core ignores entries and takes no part in elections. It has no way to cancel, so
+ * after a failure the core is closed and started again from the log (which the cache still holds):
+ * that equals a crash. It waits until every entry of the cache is durable, because what the core is
+ * started with counts as stored.
+ *
+ * The commit point of an install is the server's (CURRENT switched and synced). A crash before it: the
+ * old checkpoint and log are intact and nothing was promised. After it: driver_start drops the log
+ * that does not hold the checkpoint's last entry. */
+#ifndef RAFT_INSTALL_H
+#define RAFT_INSTALL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "raft/replica.h"
+
+struct install_tickets {
+    struct {
+        uint64_t peer_id; /* 0: free */
+        uint64_t index;
+        uint64_t given_ms;
+    } tickets[REPLICA_MEMBERS_MAX];
+};
+
+/* Remembers the newest ticket of a peer. */
+void install_tickets_give(struct install_tickets *t, uint64_t peer_id, uint64_t index,
+                          uint64_t now_ms);
+/* The peer has stored entries up to match_index: forgets its ticket when that is at or behind it. */
+void install_tickets_matched(struct install_tickets *t, uint64_t peer_id, uint64_t match_index);
+/* Forgets tickets older than timeout_ms. */
+void install_tickets_expire(struct install_tickets *t, uint64_t now_ms, uint64_t timeout_ms);
+void install_tickets_clear(struct install_tickets *t);
+/* The smallest index that a ticket promised, UINT64_MAX when there is none. */
+uint64_t install_tickets_oldest(const struct install_tickets *t);
+
+enum install_phase { INSTALL_IDLE, INSTALL_PULLING, INSTALL_DRAINING };
+
+struct install {
+    enum install_phase phase;
+    uint64_t from_id;
+    struct replica_ticket ticket;
+};
+
+#endif

@@ -1,0 +1,120 @@
+/* log_cache: a ring of references to encoded records. See log_cache.h. */
+#include "raft/log_cache.h"
+
+#include <raft.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+
+#define LOG_CACHE_CAPACITY_INITIAL 1024u
+
+struct batch *batch_create(size_t size)
+{
+    struct batch *b = raft_malloc(sizeof *b + size);
+    CHECK(b != NULL);
+    *b = (struct batch){.references = 0, .size = size};
+    return b;
+}
+
+void batch_destroy(struct batch *b)
+{
+    CHECK(b->references == 0);
+    raft_free(b);
+}
+
+void batch_retain(struct batch *b)
+{
+    CHECK(b->references < UINT32_MAX);
+    b->references++;
+}
+
+void batch_release(struct batch *b)
+{
+    CHECK(b->references > 0);
+    if (--b->references == 0) {
+        raft_free(b);
+    }
+}
+
+static struct log_cache_entry *log_cache_slot(const struct log_cache *c, uint64_t index)
+{
+    return &c->ring[index & (c->capacity - 1)];
+}
+
+void log_cache_init(struct log_cache *c, uint64_t base)
+{
+    c->capacity = LOG_CACHE_CAPACITY_INITIAL;
+    c->ring = calloc(c->capacity, sizeof *c->ring);
+    CHECK(c->ring != NULL);
+    c->base = base;
+    c->last = base;
+}
+
+void log_cache_close(struct log_cache *c)
+{
+    log_cache_reset(c, c->last);
+    free(c->ring);
+    c->ring = NULL;
+}
+
+/* A slot depends on the capacity, so each entry moves to its place in the larger ring. */
+static void log_cache_grow(struct log_cache *c)
+{
+    struct log_cache larger = *c;
+    larger.capacity = c->capacity * 2;
+    larger.ring = calloc(larger.capacity, sizeof *larger.ring);
+    CHECK(larger.ring != NULL);
+    for (uint64_t index = c->base + 1; index <= c->last; index++) {
+        *log_cache_slot(&larger, index) = *log_cache_slot(c, index);
+    }
+    free(c->ring);
+    *c = larger;
+}
+
+void log_cache_append(struct log_cache *c, const struct record_header *record, struct batch *b,
+                      uint64_t ticket)
+{
+    CHECK(record->index == c->last + 1);
+    if (c->last - c->base == c->capacity) {
+        log_cache_grow(c);
+    }
+    batch_retain(b);
+    c->last++;
+    *log_cache_slot(c, c->last) = (struct log_cache_entry){record, b, ticket};
+}
+
+void log_cache_truncate(struct log_cache *c, uint64_t index)
+{
+    CHECK(index > c->base);
+    while (c->last >= index) {
+        batch_release(log_cache_slot(c, c->last)->batch);
+        c->last--;
+    }
+}
+
+void log_cache_trim(struct log_cache *c, uint64_t index)
+{
+    while (c->base < index && c->base < c->last) {
+        c->base++;
+        batch_release(log_cache_slot(c, c->base)->batch);
+    }
+}
+
+void log_cache_reset(struct log_cache *c, uint64_t base)
+{
+    log_cache_trim(c, c->last);
+    c->base = base;
+    c->last = base;
+}
+
+const struct log_cache_entry *log_cache_get(const struct log_cache *c, uint64_t index)
+{
+    return index > c->base && index <= c->last ? log_cache_slot(c, index) : NULL;
+}
+
+uint64_t log_cache_term(const struct log_cache *c, uint64_t index)
+{
+    const struct log_cache_entry *entry = log_cache_get(c, index);
+    return entry != NULL ? entry->record->term : 0;
+}
