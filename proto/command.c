@@ -496,6 +496,14 @@ const char *result_code(enum result r)
     return (unsigned)r <= RESULT_MAX ? result_codes[r] : "UNKNOWN";
 }
 
+const char *engine_limit_name(enum engine_limit l)
+{
+    static const char *const names[] = {
+        "none",       "skus_max",        "sales_max",  "users_max", "eligibilities_max",
+        "orders_max", "idempotency_max", "leases_max", "events_max"};
+    return (unsigned)l < ARRAY_COUNT(names) ? names[l] : "unknown";
+}
+
 const char *order_status_name(enum order_status s)
 {
     static const char *const names[] = {"none",    "pending_payment", "paid",    "cancelled",

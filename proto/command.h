@@ -61,6 +61,20 @@ struct command_limits {
     uint64_t idempotency_retention_ms; /* after its command, or after the end of the sale it names */
 };
 
+/* Which of them a RESULT_CAPACITY is about. Wire values. LIMIT_NONE: COMMAND_INIT was not applied yet. */
+enum engine_limit {
+    LIMIT_NONE = 0,
+    LIMIT_SKUS = 1,
+    LIMIT_SALES = 2,
+    LIMIT_USERS = 3,
+    LIMIT_ELIGIBILITIES = 4,
+    LIMIT_ORDERS = 5,
+    LIMIT_IDEMPOTENCY = 6,
+    LIMIT_LEASES = 7,
+    LIMIT_EVENTS = 8,
+};
+const char *engine_limit_name(enum engine_limit l); /* "orders_max" */
+
 enum late_payment_policy {
     LATE_PAYMENT_REFUND = 0,            /* a payment after expiry is to be refunded */
     LATE_PAYMENT_ACCEPT_IF_AVAILABLE = 1, /* takes the units again if they are still free */

@@ -47,7 +47,7 @@ struct link {
      * of 8. */
     struct link_buffer in;
     size_t in_start;
-    uint64_t in_last_ms;
+    unsigned idle_checks; /* in a row without input */
 
     /* Output: frames gather in `out`; while the kernel takes no more, `writing` belongs to libuv. */
     struct link_buffer out;

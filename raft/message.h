@@ -6,7 +6,7 @@
  *
  * Frame payload: a 64-byte header, then
  *     AppendEntries: count records, one after the other (record.h)
- *     InstallSnapshot: configuration, padded to 8; data (a ticket), padded to 8
+ *     InstallSnapshot, HELLO: configuration, padded to 8; data, padded to 8
  *     others: nothing
  *
  * Failure modes: message_decode returns -1 for whatever a correct peer would never send; the
@@ -32,16 +32,17 @@ enum message_kind {
     /* ReadIndex: the leader of `term` asks whether it still is one; seq names the round. */
     MESSAGE_READ = 16,
     MESSAGE_READ_ACK = 17,
-    /* Liveness of an idle connection; never leaves the transport. */
+    /* Of the transport; never leave it. Liveness of an idle connection, and who calls: */
     MESSAGE_PING = 32,
     MESSAGE_PONG = 33,
+    MESSAGE_HELLO = 34, /* first on a connection; data: the address under which the caller listens */
 };
 
 #define MESSAGE_HEADER_SIZE        64u
 #define MESSAGE_ENTRIES_MAX        4096u
 #define MESSAGE_SIZE_MAX           (32u << 20) /* of a frame */
 #define MESSAGE_CONFIGURATION_MAX  1024u /* bytes, as REPLICA_CONFIGURATION_SIZE_MAX */
-#define MESSAGE_DATA_MAX           4096u /* bytes of a ticket with its position */
+#define MESSAGE_DATA_MAX           256u  /* bytes of a ticket, as REPLICA_TICKET_SIZE_MAX */
 #define MESSAGE_MEMBERS_MAX        9u
 
 /* A decoded message. Everything is borrowed from the frame. */
@@ -55,8 +56,8 @@ struct message {
      * (checksum, entry type, index = prev + 1 ..., terms never falling and ≤ the message's term). */
     const struct record_header *records;
     size_t records_size;
-    /* InstallSnapshot: an encoded raft configuration, checked so that raft_configuration_decode is
-     * safe, and the ticket. */
+    /* InstallSnapshot: an encoded raft configuration that membership_decode accepts, and the ticket.
+     * HELLO: data alone. */
     const void *configuration;
     size_t configuration_size;
     const void *data;

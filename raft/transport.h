@@ -34,14 +34,17 @@
 #define TRANSPORT_ADDRESS_SIZE       64u
 
 struct transport_callbacks {
-    /* m and what it points to are lent until return. Pings never get here. Only from peers that were
-     * added. */
+    /* m and what it points to are lent until return. Only from peers that were added. */
     void (*message)(void *ctx, uint64_t from_id, const struct message *m);
     /* Both directions stand. */
     void (*peer_connected)(void *ctx, uint64_t id);
     /* After peer_connected: either direction closed (promptly on FIN or RST), or the peer was removed.
      * The two alternate. A newer connection that replaces an older one is no disconnection. */
     void (*peer_disconnected)(void *ctx, uint64_t id);
+    /* A node that holds the cluster key but was not added connects, and says that it listens on
+     * `address`: a leader that wants to add us, before we know any configuration. May call
+     * transport_set_peer; otherwise the connection is closed. NULL: always closed. */
+    void (*stranger)(void *ctx, uint64_t id, const char *address);
 };
 
 struct transport_config {
@@ -49,6 +52,9 @@ struct transport_config {
     const char *listen_host; /* numeric; borrowed during create */
     uint16_t listen_port;    /* 0: choose one, see transport_port */
     struct link_identity identity; /* key, cluster id, id; the service is set here */
+    /* Under which the others reach us, for their `stranger`; NULL or "": listen_host and the port.
+     * Borrowed during create. */
+    const char *advertise;
 };
 
 struct transport;
@@ -60,7 +66,8 @@ int transport_create(const struct transport_config *config,
 uint16_t transport_port(const struct transport *t);
 
 /* Adds a peer or changes its address ("host:port", numeric host, [v6]:port), and begins to connect. 0,
- * or -1 if the address is not one or there are too many peers. Same address again: nothing happens. */
+ * or -1 if the address is not one, the id is 0 or our own, or there are too many peers. Same address
+ * again: nothing happens. */
 int transport_set_peer(struct transport *t, uint64_t id, const char *address);
 /* Closes its connections and forgets it; frames of it are refused from now on. Unknown id: nothing. */
 void transport_remove_peer(struct transport *t, uint64_t id);

@@ -9,7 +9,6 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "proto/order_id.h"
 
 #define DIGITS            10
 #define TICK_MIN_NS       250000  /* finer: twice the processor time a request, on the cores it measures */
@@ -176,11 +175,8 @@ static void slot_settled(struct load_slot *s)
 static void slot_granted(struct load_slot *s, const struct http_reply *reply, uint64_t now)
 {
     struct load *l = s->load;
-    uint64_t id;
-    if (order_id_parse(request_scan_text(reply->body, STR_LITERAL("\"order_id\":")), &id) != 0) {
-        id = 0; /* not our gateway: load_check will say so */
-    }
-    u64_push(&l->orders, &l->orders_count, &l->orders_capacity, id);
+    /* An id of 0 is no order: load_check will say so. */
+    u64_push(&l->orders, &l->orders_count, &l->orders_capacity, request_order_id(reply));
     l->granted++;
     if (l->options.granted != NULL) {
         l->options.granted(l, s->sent_ns, now);

@@ -315,6 +315,7 @@ static void test_reset(void **state)
     assert_int_equal(f->recovered.base_index, 1000);
     assert_int_equal(f->recovered.base_term, 5);
     assert_int_equal(f->recovered.count, 0);
+    assert_true(f->core.segments_count > 1);
     assert_int_equal(wal_core_trim(&f->core, 0), 0);
     assert_int_equal(f->core.segments_count, 1); /* everything before is void */
     put(f, 1001, 5, 300);
@@ -322,12 +323,18 @@ static void test_reset(void **state)
     must_equal_model(f);
     assert_int_equal(f->recovered.count, 2);
     assert_int_equal(f->recovered.vote, 2);
+    for (uint64_t i = 1003; i <= 1030; i++) {
+        put(f, i, 5, 2000);
+    }
+    assert_true(f->core.segments_count > 1);
     /* Backwards too: a log that is ahead of its checkpoint is dropped to it. */
     block_begin(f);
     wal_block_add_reset(&f->block, 50, 5);
     assert_true(block_entry(f, &f->model, 51, 5, 1, 20));
     assert_int_equal(block_end(f), 0);
     f->model.base_index = 50;
+    assert_int_equal(wal_core_trim(&f->core, 0), 0);
+    assert_int_equal(f->core.segments_count, 1); /* without a restart in between as well */
     must_equal_model(f);
 }
 
@@ -550,6 +557,55 @@ static void test_stale_writes_of_a_recycled_segment(void **state)
     assert_true(f->core.segments_count <= 2);
 }
 
+/* What binds a write together, one thing at a time. */
+static void test_what_makes_a_write_valid(void **state)
+{
+    struct fixture *f = *state;
+    must_open(f);
+    block_begin(f);
+    assert_true(block_vote(f, &f->model, 1, 0));
+    assert_true(block_entry(f, &f->model, 1, 1, 1, 40));
+    assert_true(block_entry(f, &f->model, 2, 1, 2, 40));
+    assert_int_equal(block_end(f), 0);
+    uint64_t salt = f->core.salt, sequence = f->core.sequence_next - 1;
+    size_t span = (size_t)wal_round_up(f->block.size);
+    assert_true(wal_write_ok(f->memory, span, salt, sequence));
+    assert_false(wal_write_ok(f->memory, span, salt + 1, sequence)); /* an earlier life */
+    assert_false(wal_write_ok(f->memory, span, salt, sequence + 1));
+    assert_false(wal_write_ok(f->memory, span - 1, salt, sequence));
+    /* A record that is valid in itself, but was left there by an earlier write. */
+    size_t at = f->block.size - record_span(40);
+    uint8_t data[40] = {0};
+    record_encode(f->memory + at, RECORD_COMMAND, 2, 1, data, sizeof data);
+    assert_false(wal_write_ok(f->memory, span, salt, sequence));
+}
+
+/* A client may choose the bytes of its commands. In a write that a crash left incomplete they must not
+ * pass for a newer write: the node would refuse to start. */
+static void test_forged_header_in_a_torn_write(void **state)
+{
+    struct fixture *f = *state;
+    must_open(f);
+    put_vote(f, 1, 1);
+    static uint8_t data[3 * WAL_BLOCK_SIZE];
+    /* In the second block of the write: behind the headers of the write and of the record. */
+    size_t at = WAL_BLOCK_SIZE - sizeof(struct wal_write_header) - sizeof(struct record_header);
+    struct wal_write_header forged = {.salt = 0x1234, .sequence = 1000, .size = 64};
+    wal_write_header_seal(&forged);
+    memcpy(data + at, &forged, sizeof forged);
+    record_encode(f->record, RECORD_COMMAND, 1, 1, data, sizeof data);
+    block_begin(f);
+    assert_true(wal_block_add(&f->block, (const struct record_header *)(const void *)f->record));
+    char name[WAL_IO_NAME_SIZE];
+    uint64_t offset = f->core.offset;
+    assert_int_equal(block_end(f), 0);
+    struct memory_file *file = memory_disk_find(&f->disk, segment_name(name, 1));
+    assert_memory_equal(file->data + offset + WAL_BLOCK_SIZE, &forged, sizeof forged);
+    memset(file->data + offset, 0, SECTOR); /* the one sector that did not make it */
+    must_equal_model(f);
+    assert_int_equal(f->recovered.count, 0);
+}
+
 /* ---- spares and sizes ---- */
 
 static void test_left_over_files_are_tidied(void **state)
@@ -727,6 +783,8 @@ int main(void)
         TEST(test_cut_or_swapped_files_are_refused),
         TEST(test_foreign_logs_are_refused),
         TEST(test_stale_writes_of_a_recycled_segment),
+        TEST(test_what_makes_a_write_valid),
+        TEST(test_forged_header_in_a_torn_write),
         TEST(test_left_over_files_are_tidied),
         TEST(test_segment_size_may_change),
         TEST(test_disk_full),

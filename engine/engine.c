@@ -1,0 +1,399 @@
+/* engine_apply: one batch in, one reply per command out.
+ *
+ * Memory is the cost of an order, not arithmetic: user, membership, key and order each live in another
+ * cache line. So a batch is worked through in windows: all commands of a window are decoded and
+ * hashed, then what they will touch is fetched in three rounds (map entry → user record → membership),
+ * then they are applied one after the other. Fetching is only a hint: nothing that it finds is used. */
+#include "engine/engine.h"
+
+#include "engine/parts.h"
+#include "proto/order_id.h"
+
+struct engine *engine_create(void)
+{
+    struct memory own = {NULL, 0};
+    memory_take(&own, 1, sizeof(struct engine));
+    memory_reserve(&own);
+    size_t size = own.size;
+    struct engine *e = memory_take(&own, 1, sizeof *e);
+    (void)size;
+    table_place(&e->tables, &e->root_memory, TABLE_ROOT, sizeof(struct root), 1, 1);
+    memory_reserve(&e->root_memory);
+    table_place(&e->tables, &e->root_memory, TABLE_ROOT, sizeof(struct root), 1, 1);
+    e->root = (struct root *)(void *)e->tables.table[TABLE_ROOT].data;
+    return e;
+}
+
+void engine_destroy(struct engine *e)
+{
+    if (e == NULL) {
+        return;
+    }
+    load_forget_early(e);
+    memory_release(&e->memory);
+    memory_release(&e->root_memory);
+    struct memory own = {NULL, 0};
+    memory_take(&own, 1, sizeof *e);
+    own.base = (uint8_t *)e;
+    memory_release(&own);
+}
+
+enum result refuse_not_found(struct reply *r, enum reply_subject subject)
+{
+    r->detail = subject;
+    return RESULT_NOT_FOUND;
+}
+
+enum result refuse_capacity(struct reply *r, enum engine_limit limit)
+{
+    r->detail = limit;
+    return RESULT_CAPACITY;
+}
+
+static enum result init(struct engine *e, const struct command *c, struct reply *r)
+{
+    const struct command_limits *l = &c->init.limits;
+    (void)r;
+    if (e->root->initialized != 0 || l->sales_max > SALES_MAX) {
+        return RESULT_INVALID;
+    }
+
+    /* Must succeed from here. */
+    struct root *root = e->root;
+    root->format = STATE_FORMAT;
+    root->initialized = 1;
+    memcpy(root->cluster_id, c->init.cluster_id, sizeof root->cluster_id);
+    memcpy(root->hash_seed, c->init.hash_seed, sizeof root->hash_seed);
+    root->shards = c->init.shards;
+    root->skus_max = l->skus_max;
+    root->sales_max = l->sales_max;
+    root->users_max = l->users_max;
+    root->eligibilities_max = l->eligibilities_max;
+    root->orders_max = l->orders_max;
+    root->idempotency_max = l->idempotency_max;
+    root->leases_max = l->leases_max;
+    root->events_max = l->events_max;
+    root->expiries_per_batch_max = l->expiries_per_batch_max;
+    root->idempotency_retention_ms = l->idempotency_retention_ms;
+    root->event_first = 1;
+    root->event_next = 1;
+    state_place(e);
+    return RESULT_OK;
+}
+
+static enum result run(struct engine *e, const struct intent *in, struct reply *r)
+{
+    const struct command *c = &in->command;
+    switch (c->kind) {
+    case COMMAND_INIT:
+        return init(e, c, r);
+    case COMMAND_SKU_PUT:
+        return sku_put(e, c, r);
+    case COMMAND_STOCK_ADJUST:
+        return stock_adjust(e, c, r);
+    case COMMAND_SALE_PUT:
+        return sale_put(e, c, r);
+    case COMMAND_SALE_PAUSE:
+    case COMMAND_SALE_RESUME:
+    case COMMAND_SALE_CLOSE:
+        return sale_control(e, c, r);
+    case COMMAND_ELIGIBILITY_GRANT:
+        return eligibility_grant(e, in, r);
+    case COMMAND_ELIGIBILITY_REVOKE:
+        return eligibility_revoke(e, in, r);
+    case COMMAND_ORDER_PLACE:
+        return order_place(e, in, r);
+    case COMMAND_ORDER_CANCEL:
+        return order_cancel(e, c, r);
+    case COMMAND_PAYMENT_APPLY:
+        return order_pay(e, c, r);
+    case COMMAND_ORDER_REFUND:
+        return order_refund(e, c, r);
+    case COMMAND_LEASE_ACQUIRE:
+        return lease_acquire(e, c, r);
+    case COMMAND_LEASE_RENEW:
+        return lease_renew(e, c, r);
+    case COMMAND_LEASE_RELEASE:
+        return lease_release(e, c, r);
+    case COMMAND_DENY_PUT:
+        return denial_put(e, c, r);
+    case COMMAND_DENY_REMOVE:
+        return denial_remove(e, c, r);
+    case COMMAND_PERSIST_ACK:
+        return persist_ack(e, c, r);
+    case COMMAND_DIGEST_MARK:
+        e->digest_wanted = true;
+        return RESULT_OK;
+    }
+    CHECK_UNREACHABLE();
+}
+
+/* The hashes that a command needs, and the map entries they lead to. */
+static void hash_intent(struct engine *e, struct intent *in)
+{
+    const struct command *c = &in->command;
+    in->hashed = e->root->initialized != 0;
+    if (!in->hashed) {
+        return;
+    }
+    if (c->key.len > 0) {
+        /* Scope and key stand side by side in the encoding, each behind its length. */
+        const uint8_t *at = (const uint8_t *)c->scope.ptr - 1;
+        in->key = hash_bytes128(&e->secret, at, 2 + (size_t)c->scope.len + c->key.len);
+        in->fingerprint = hash_pair(&e->secret, hash_bytes(&e->secret, c->body, c->body_size),
+                                    (uint64_t)c->kind);
+        map_prefetch(&e->keys, in->key.low);
+    }
+    if (c->kind == COMMAND_ORDER_PLACE) {
+        in->user_hash = hash_str(&e->secret, c->order_place.user);
+        in->sku_hash = hash_str(&e->secret, c->order_place.lines[0].sku);
+        map_prefetch(&e->users, in->user_hash);
+        map_prefetch(&e->skus, in->sku_hash);
+    } else if (c->kind == COMMAND_ELIGIBILITY_GRANT || c->kind == COMMAND_ELIGIBILITY_REVOKE) {
+        in->user_hash = hash_str(&e->secret, c->eligibility.user);
+        map_prefetch(&e->users, in->user_hash);
+    } else if (c->kind == COMMAND_PAYMENT_APPLY) {
+        map_prefetch(&e->orders, hash_pair(&e->secret, c->payment.order, 0));
+    }
+}
+
+static void fetch_user(struct engine *e, struct intent *in)
+{
+    in->user_hint = 0;
+    if (!in->hashed) {
+        return;
+    }
+    enum command_kind kind = in->command.kind;
+    if (kind == COMMAND_ORDER_PLACE) {
+        struct map_walk w = map_find(&e->skus, in->sku_hash);
+        uint32_t sku = map_next(&w);
+        table_prefetch(&e->tables.table[TABLE_SKU], sku);
+    }
+    if (kind == COMMAND_ORDER_PLACE || kind == COMMAND_ELIGIBILITY_GRANT ||
+        kind == COMMAND_ELIGIBILITY_REVOKE) {
+        struct map_walk w = map_find(&e->users, in->user_hash);
+        in->user_hint = map_next(&w);
+        table_prefetch(&e->tables.table[TABLE_USER], in->user_hint);
+    } else if (kind == COMMAND_PAYMENT_APPLY) {
+        struct map_walk w =
+            map_find(&e->orders, hash_pair(&e->secret, in->command.payment.order, 0));
+        table_prefetch(&e->tables.table[TABLE_ORDER], map_next(&w));
+    }
+}
+
+static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t position)
+{
+    in->member_hint = 0;
+    if (in->user_hint == 0) {
+        return;
+    }
+    const struct command *c = &in->command;
+    bool placing = c->kind == COMMAND_ORDER_PLACE;
+    uint32_t sale = sale_find(e, placing ? c->order_place.sale : c->eligibility.sale);
+    in->member_hint = hash_pair(&e->secret, sale, in->user_hint);
+    map_prefetch(&e->members, in->member_hint);
+    if (placing) {
+        uint64_t id = order_id_make(e->root->index, position, user_at(e, in->user_hint)->shard);
+        map_prefetch(&e->orders, hash_pair(&e->secret, id, 0));
+    }
+}
+
+static void fetch_member(struct engine *e, const struct intent *in)
+{
+    if (in->member_hint != 0) {
+        struct map_walk w = map_find(&e->members, in->member_hint);
+        table_prefetch(&e->tables.table[TABLE_MEMBER], map_next(&w));
+    }
+}
+
+static bool is_try_again(enum result result)
+{
+    return result == RESULT_BACKLOG_FULL || result == RESULT_CAPACITY;
+}
+
+static struct reply blank_reply(const struct engine *e)
+{
+    return (struct reply){.index = e->root->index,
+                          .origin_index = e->root->index,
+                          .time_ms = e->root->time_ms};
+}
+
+/* Runs a command whose key, if it has one, is new, and keeps the answer. */
+static void run_and_keep(struct engine *e, struct intent *in, struct reply *r)
+{
+    bool keyed = in->command.key.len > 0;
+    bool placing = in->command.kind == COMMAND_ORDER_PLACE; /* if it succeeds, the order is the key */
+    if (keyed && !placing && e->root->initialized != 0 && slab_full(e, TABLE_ANSWER)) {
+        r->result = (uint8_t)refuse_capacity(r, LIMIT_IDEMPOTENCY);
+        return;
+    }
+    r->result = (uint8_t)run(e, in, r);
+    if (e->about.sku != 0) {
+        const struct sku *k = sku_at(e, e->about.sku);
+        r->available = k->available;
+        r->reserved = k->reserved;
+        r->sold = k->sold;
+    }
+    if (!keyed || is_try_again(r->result) || (placing && r->result == RESULT_OK) ||
+        e->root->initialized == 0) {
+        return;
+    }
+    if (slab_full(e, TABLE_ANSWER)) { /* a refused order: nothing has changed */
+        *r = blank_reply(e);
+        r->result = (uint8_t)refuse_capacity(r, LIMIT_IDEMPOTENCY);
+        return;
+    }
+    if (!in->hashed) { /* the command that brought the hash seed */
+        hash_intent(e, in);
+    }
+    idempotency_store(e, in, r);
+}
+
+static void apply_command(struct engine *e, struct intent *in, struct reply *r)
+{
+    *r = blank_reply(e);
+    e->about.sale = 0;
+    e->about.sku = 0;
+    if (!in->hashed) {
+        hash_intent(e, in);
+    }
+    if (!in->hashed && in->command.kind != COMMAND_INIT) {
+        r->result = (uint8_t)refuse_capacity(r, LIMIT_NONE);
+    } else if (!in->hashed || in->command.key.len == 0 || !idempotency_answer(e, in, r)) {
+        run_and_keep(e, in, r);
+    }
+    e->stats.commands[in->command.kind]++;
+    e->stats.results[r->result]++;
+}
+
+/* Decodes up to WINDOW commands; returns how many. */
+static uint32_t fill_window(struct engine *e, struct batch_reader *b)
+{
+    const void *data;
+    size_t size;
+    uint32_t count = 0;
+    while (count < WINDOW) {
+        int got = batch_next(b, &data, &size);
+        CHECK(got >= 0);
+        if (got == 0) {
+            break;
+        }
+        CHECK(command_decode(&e->window[count].command, data, size) == 0);
+        hash_intent(e, &e->window[count]);
+        count++;
+    }
+    return count;
+}
+
+void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t size,
+                  engine_reply_cb reply, void *ctx)
+{
+    struct batch_reader b;
+    CHECK(batch_open(&b, batch, size) == 0);
+    CHECK(index > e->root->index);
+    CHECK(b.leader_time_ms >= 0 && b.leader_time_ms <= TIME_MS_MAX);
+    table_edit(&e->tables.table[TABLE_ROOT], 0); /* e->root may be written until the end */
+    e->root->index = index;
+    if (b.leader_time_ms > e->root->time_ms) {
+        e->root->time_ms = b.leader_time_ms;
+    }
+    if (e->root->initialized != 0) {
+        deadlines_run(e);
+    }
+    e->position = 0;
+    for (uint32_t count; (count = fill_window(e, &b)) > 0;) {
+        for (uint32_t i = 0; i < count; i++) {
+            fetch_user(e, &e->window[i]);
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            fetch_member_entry(e, &e->window[i], e->position + i);
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            fetch_member(e, &e->window[i]);
+        }
+        for (uint32_t i = 0; i < count; i++, e->position++) {
+            struct reply r;
+            apply_command(e, &e->window[i], &r);
+            if (reply != NULL) {
+                reply(ctx, e->position, &r);
+            }
+        }
+    }
+    if (e->digest_wanted) {
+        e->digest_wanted = false;
+        e->marks[e->marks_next % DIGEST_MARKS].index = index;
+        e->marks[e->marks_next % DIGEST_MARKS].digest = engine_digest(e);
+        e->marks_next++;
+    }
+}
+
+uint64_t engine_index(const struct engine *e)
+{
+    return e->root->index;
+}
+
+int64_t engine_time_ms(const struct engine *e)
+{
+    return e->root->time_ms;
+}
+
+bool engine_initialized(const struct engine *e)
+{
+    return e->root->initialized != 0;
+}
+
+uint32_t engine_shards(const struct engine *e)
+{
+    return e->root->shards;
+}
+
+const struct command_limits *engine_limits(const struct engine *e)
+{
+    return &e->limits;
+}
+
+uint64_t engine_digest(struct engine *e)
+{
+    return tables_digest(&e->tables);
+}
+
+bool engine_marked_digest(const struct engine *e, uint64_t index, uint64_t *digest)
+{
+    for (int i = 0; i < DIGEST_MARKS; i++) {
+        if (index != 0 && e->marks[i].index == index) {
+            *digest = e->marks[i].digest;
+            return true;
+        }
+    }
+    return false;
+}
+
+void engine_get_stats(const struct engine *e, struct engine_stats *out)
+{
+    *out = e->stats;
+    out->skus = slab_live(e, TABLE_SKU);
+    out->sales = slab_live(e, TABLE_SALE);
+    out->users = slab_live(e, TABLE_USER);
+    out->eligibilities = slab_live(e, TABLE_MEMBER);
+    out->orders = slab_live(e, TABLE_ORDER);
+    out->orders_pending = e->root->orders_pending;
+    out->idempotency_keys = slab_live(e, TABLE_ANSWER);
+    out->leases = slab_live(e, TABLE_LEASE);
+    out->denials = e->denied_users;
+    out->events = e->root->event_next - e->root->event_first;
+}
+
+void engine_checkpoint_begin(struct engine *e, engine_block_cb put, void *ctx)
+{
+    tables_checkpoint_begin(&e->tables, put, ctx);
+}
+
+size_t engine_checkpoint_step(struct engine *e, size_t blocks_max)
+{
+    return tables_checkpoint_step(&e->tables, blocks_max);
+}
+
+void engine_checkpoint_end(struct engine *e, bool durable)
+{
+    tables_checkpoint_end(&e->tables, durable);
+}

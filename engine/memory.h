@@ -1,0 +1,22 @@
+/* One reservation of address space for all of an engine's memory. Untouched pages cost nothing, so
+ * every table and index can have its full capacity from the start and never moves. */
+#ifndef ENGINE_MEMORY_H
+#define ENGINE_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Laid out in two passes over the same calls: the first, with base NULL, only adds up the size. */
+struct memory {
+    uint8_t *base;
+    size_t size;
+};
+
+/* Reserves m->size zero bytes and begins the second pass. Aborts when the system refuses. */
+void memory_reserve(struct memory *m);
+void memory_release(struct memory *m);
+
+/* count × size zero bytes, aligned to a cache line; NULL in the first pass. */
+void *memory_take(struct memory *m, size_t count, size_t size);
+
+#endif
