@@ -458,6 +458,13 @@ static enum parse_result parse_option(struct parse *p, int *i)
 
 static enum parse_result parse_words(struct parse *p, int from)
 {
+    /* Who asks for help gets it, whatever else is wrong with the line. */
+    for (int i = from; i < p->argc && strcmp(p->argv[i], "--") != 0; i++) {
+        if (is_help(p->argv[i])) {
+            text_appendf(&p->outcome->topic, "%s", p->arguments->command->path);
+            return PARSE_HELP;
+        }
+    }
     bool options = true;
     for (int i = from; i < p->argc; i++) {
         const char *word = p->argv[i];
@@ -467,10 +474,7 @@ static enum parse_result parse_words(struct parse *p, int from)
             continue;
         }
         enum parse_result rv;
-        if (options && is_help(word)) {
-            text_appendf(&p->outcome->topic, "%s", p->arguments->command->path);
-            rv = PARSE_HELP;
-        } else if (options && word[0] == '-' && word[1] != '\0' && !number) {
+        if (options && word[0] == '-' && word[1] != '\0' && !number) {
             rv = parse_option(p, &i);
         } else {
             rv = parse_operand(p, word);
