@@ -46,7 +46,7 @@
 #define WAL_SEGMENT_SIZE_MAX (1u << 30)
 /* The smallest segment: header and one write-block of one vote. Records must fit: see
  * wal_record_size_max. */
-#define WAL_SEGMENT_SIZE_MIN (2 * WAL_BLOCK_SIZE)
+#define WAL_SEGMENT_SIZE_MIN (2ull * WAL_BLOCK_SIZE)
 #define WAL_WRITE_SIZE_MAX   (4u << 20) /* one group commit */
 #define WAL_SPARES_MAX       16u
 

@@ -1,6 +1,6 @@
-/* A link alone: frames of S bytes over loopback, both ends on one loop and so on one core. One line of
- * result. The sender fills its queue in each iteration, so frames are joined as they would be under
- * load.
+/* A link alone: frames of S bytes over loopback, both ends on one loop and so on one core. One line
+ * of result. The sender fills its queue in each iteration, so frames are joined as they would be
+ * under load.
  *
  *     link_bench -s 64 -t 3
  */

@@ -1,9 +1,11 @@
-/* The log path alone: W appends of S bytes in flight, group commit, synced writes. One line of result.
+/* The log path alone: W appends of S bytes in flight, group commit, synced writes. One line of
+ * result.
  *
  *     wal_bench -d /var/tmp/bench -s 4096 -w 8 -t 5
  *
  * `write` is the duration of one synced write, `append` the time from wal_append to its durable
- * callback, waiting included. Measures the disk as much as the program: name both with the result. */
+ * callback, waiting included. Measures the disk as much as the program: name both with the result.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,14 +53,15 @@ static void bench_report(struct bench *b)
     wal_get_stats(b->wal, &stats);
     double seconds = (double)(clock_monotonic_ns() - b->began_ns) / 1e9;
     double appends = (double)b->append_ns.count;
-    printf("size=%u in_flight=%llu | %.0f appends/s %.1f MB/s | %.0f writes/s %.1f appends/write | "
-           "write p50=%.0f us p99=%.0f us max=%.1f ms | append p50=%.0f us p99=%.0f us max=%.1f ms\n",
-           b->size, (unsigned long long)b->in_flight_max, appends / seconds,
-           appends * b->size / seconds / 1e6, (double)stats.writes / seconds,
-           appends / (double)stats.writes, (double)histogram_quantile(stats.write_ns, 0.5) / 1e3,
-           (double)histogram_quantile(stats.write_ns, 0.99) / 1e3, (double)stats.write_ns->max / 1e6,
-           (double)histogram_quantile(&b->append_ns, 0.5) / 1e3,
-           (double)histogram_quantile(&b->append_ns, 0.99) / 1e3, (double)b->append_ns.max / 1e6);
+    printf(
+        "size=%u in_flight=%llu | %.0f appends/s %.1f MB/s | %.0f writes/s %.1f appends/write | "
+        "write p50=%.0f us p99=%.0f us max=%.1f ms | append p50=%.0f us p99=%.0f us max=%.1f ms\n",
+        b->size, (unsigned long long)b->in_flight_max, appends / seconds,
+        appends * b->size / seconds / 1e6, (double)stats.writes / seconds,
+        appends / (double)stats.writes, (double)histogram_quantile(stats.write_ns, 0.5) / 1e3,
+        (double)histogram_quantile(stats.write_ns, 0.99) / 1e3, (double)stats.write_ns->max / 1e6,
+        (double)histogram_quantile(&b->append_ns, 0.5) / 1e3,
+        (double)histogram_quantile(&b->append_ns, 0.99) / 1e3, (double)b->append_ns.max / 1e6);
 }
 
 static void bench_durable(void *ctx, uint64_t ticket, uint64_t index, uint64_t term)
@@ -119,8 +122,9 @@ int main(int argc, char **argv)
     }
     if (config.directory == NULL || b.size > RECORD_DATA_SIZE_MAX || b.in_flight_max == 0 ||
         b.in_flight_max >= IN_FLIGHT_MAX) {
-        fprintf(stderr, "usage: wal_bench -d EMPTY_DIRECTORY [-s BYTES] [-w IN_FLIGHT] [-t SECONDS] "
-                        "[-g SEGMENT_BYTES] [-n (no sync)]\n");
+        fprintf(stderr,
+                "usage: wal_bench -d EMPTY_DIRECTORY [-s BYTES] [-w IN_FLIGHT] [-t SECONDS] "
+                "[-g SEGMENT_BYTES] [-n (no sync)]\n");
         return 2;
     }
     b.record = aligned_alloc(8, record_span(b.size));

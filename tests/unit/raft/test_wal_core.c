@@ -1,5 +1,5 @@
-/* The log's segments and recovery over a disk in memory: what a crash leaves is recovered exactly, what
- * a crash cannot explain is refused. */
+/* The log's segments and recovery over a disk in memory: what a crash leaves is recovered exactly,
+ * what a crash cannot explain is refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -239,8 +239,8 @@ static void test_block_refuses_what_does_not_fit(void **state)
     struct fixture *f = *state;
     must_open(f);
     put_vote(f, 1, 0);
-    uint32_t largest = (uint32_t)(wal_record_size_max(f->config.segment_size) -
-                                  sizeof(struct record_header));
+    uint32_t largest =
+        (uint32_t)(wal_record_size_max(f->config.segment_size) - sizeof(struct record_header));
     block_begin(f);
     assert_false(block_entry(f, &f->model, 1, 1, 1, largest + 1));
     assert_true(block_entry(f, &f->model, 1, 1, 1, largest));
@@ -340,8 +340,8 @@ static void test_reset(void **state)
 
 /* ---- torn writes ---- */
 
-/* Every cut of a last write of three blocks, and random subsets of its sectors. Then the log goes on,
- * once in place and once with a write so large that it needs the next segment. */
+/* Every cut of a last write of three blocks, and random subsets of its sectors. Then the log goes
+ * on, once in place and once with a write so large that it needs the next segment. */
 static void test_torn_last_write(void **state)
 {
     struct fixture *f = *state;
@@ -419,7 +419,8 @@ static void test_every_flipped_bit_is_refused(void **state)
             uint64_t at = WAL_BLOCK_SIZE;
             while (at < file->size &&
                    wal_write_header_ok((const void *)(file->data + at), h->salt)) {
-                at += wal_round_up(((const struct wal_write_header *)(const void *)(file->data + at))->size);
+                at += wal_round_up(
+                    ((const struct wal_write_header *)(const void *)(file->data + at))->size);
             }
             used = at;
         }
@@ -537,8 +538,8 @@ static void test_foreign_logs_are_refused(void **state)
     must_equal_model(f);
 }
 
-/* A recycled segment is full of writes that were valid in its earlier life, at the same offsets and of
- * the same shape. */
+/* A recycled segment is full of writes that were valid in its earlier life, at the same offsets and
+ * of the same shape. */
 static void test_stale_writes_of_a_recycled_segment(void **state)
 {
     struct fixture *f = *state;
@@ -580,8 +581,8 @@ static void test_what_makes_a_write_valid(void **state)
     assert_false(wal_write_ok(f->memory, span, salt, sequence));
 }
 
-/* A client may choose the bytes of its commands. In a write that a crash left incomplete they must not
- * pass for a newer write: the node would refuse to start. */
+/* A client may choose the bytes of its commands. In a write that a crash left incomplete they must
+ * not pass for a newer write: the node would refuse to start. */
 static void test_forged_header_in_a_torn_write(void **state)
 {
     struct fixture *f = *state;
@@ -651,7 +652,8 @@ static void test_disk_full(void **state)
     f->config.spares_min = 0;
     must_open(f);
     put_vote(f, 1, 1);
-    f->disk.crash_at = f->disk.operations + 3; /* some write, then the next segment cannot be made */
+    f->disk.crash_at =
+        f->disk.operations + 3; /* some write, then the next segment cannot be made */
     int rv = 0;
     for (uint64_t i = 1; rv == 0 && i < 100; i++) {
         block_begin(f);
@@ -710,8 +712,9 @@ static int random_request(struct fixture *f, struct prng *p)
     return rv == 0 && resets ? wal_core_trim(&f->core, 0) : rv;
 }
 
-/* Random requests, a crash at a random operation (of the request, of a switch of segments, of recycling
- * or of the next open), recovery: exactly the state before or after the request that was under way. */
+/* Random requests, a crash at a random operation (of the request, of a switch of segments, of
+ * recycling or of the next open), recovery: exactly the state before or after the request that was
+ * under way. */
 static void test_random_crashes(void **state)
 {
     uint64_t crashes = 0, after = 0, runs = 150;
