@@ -88,6 +88,7 @@ static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta
                   meta->blocks_count);
         replica_checkpoint_published(d->replica, &d->position);
     } else {
+        replica_checkpoint_abandoned(d->replica);
         d->retry_ms = again ? now_ms : now_ms + CHECKPOINT_RETRY_MS;
     }
     stop(d);

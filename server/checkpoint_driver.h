@@ -1,8 +1,8 @@
 /* checkpoint_driver: when a checkpoint is taken, and what follows.
  *
- * Happy path: enough entries or time since the last one → the engine freezes what changed, the position in
- * the log is noted with it → slices each millisecond, as the store's queue has room → durable →
- * replica_checkpoint_published, so that the log is trimmed.
+ * Happy path: enough entries or time since the last one → the engine freezes what changed, the
+ * position in the log is noted with it → slices each millisecond, as the store's queue has room →
+ * durable → replica_checkpoint_published, so that the log is trimmed.
  *
  * Failure modes: the store fails: the engine keeps its blocks marked, tried again after
  * CHECKPOINT_RETRY_MS (at once when only the map was too small). An install begins: given up. */
@@ -32,7 +32,7 @@ struct checkpoint_driver {
     bool taking, ended; /* ended: all blocks are handed over */
     struct replica_position position;
     uint64_t last_index, last_ms, retry_ms; /* log index and loop time of the last one */
-    void (*idle)(void *ctx); /* waits for `taking` to end */
+    void (*idle)(void *ctx);                /* waits for `taking` to end */
     void *idle_ctx;
     uv_timer_t timer;
 };

@@ -90,7 +90,8 @@ int identity_claim(const char *directory, uint64_t node_id,
              cluster);
     FILE *f = fopen(path, "re");
     if (f == NULL) {
-        return errno == ENOENT ? write_identity(directory, path, want) : fail(path, strerror(errno));
+        return errno == ENOENT ? write_identity(directory, path, want)
+                               : fail(path, strerror(errno));
     }
     size_t size = fread(found, 1, sizeof found - 1, f);
     fclose(f);
@@ -100,11 +101,13 @@ int identity_claim(const char *directory, uint64_t node_id,
     }
     found[strcspn(found, "\n")] = '\0';
     if (strcmp(found, FORMAT_LINE) != 0) {
-        log_error("%s: is not of format '%s'; use the version that wrote it, or another --data-dir", path,
-                  FORMAT_LINE);
+        log_error("%s: is not of format '%s'; use the version that wrote it, or another --data-dir",
+                  path, FORMAT_LINE);
     } else {
-        log_error("%s: this data directory is of another node or cluster than --id %llu --cluster-id %s; "
-                  "use the right --data-dir", path, (unsigned long long)node_id, cluster);
+        log_error(
+            "%s: this data directory is of another node or cluster than --id %llu --cluster-id %s; "
+            "use the right --data-dir",
+            path, (unsigned long long)node_id, cluster);
     }
     return -1;
 }

@@ -1,6 +1,7 @@
-/* Inside of the node: node.c (life, hooks of the replica, drain), session.c (links and Submit frames),
- * requests.c (everything else that is asked), read_requests.c (reads that must wait), status.c (status and
- * metrics), install.c (a checkpoint from a peer). Nobody else includes this. */
+/* Inside of the node: node.c (life, hooks of the replica, drain), session.c (links and Submit
+ * frames), requests.c (everything else that is asked), read_requests.c (reads that must wait),
+ * status.c (status and metrics), install.c (a checkpoint from a peer). Nobody else includes this.
+ */
 #ifndef SERVER_NODE_INTERNAL_H
 #define SERVER_NODE_INTERNAL_H
 
@@ -14,22 +15,22 @@
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
 
-#define NODE_TICK_MS            10
-#define NODE_IDLE_BATCH_MS      500  /* without commands the leader lets time pass this often */
-#define NODE_SESSIONS_MAX       4096
-#define NODE_FRAME_SIZE_MAX     (1u << 20) /* of a request */
-#define NODE_OUTPUT_SIZE_MAX    (64u << 20)
-#define NODE_SESSION_IDLE_MS    30000
-#define NODE_READS_WAITING_MAX  8192 /* strong reads and reads for an index, unanswered */
-#define NODE_READ_TIMEOUT_MS    5000 /* default */
+#define NODE_TICK_MS             10
+#define NODE_IDLE_BATCH_MS       500 /* without commands the leader lets time pass this often */
+#define NODE_SESSIONS_MAX        4096
+#define NODE_FRAME_SIZE_MAX      (1u << 20) /* of a request */
+#define NODE_OUTPUT_SIZE_MAX     (64u << 20)
+#define NODE_SESSION_IDLE_MS     30000
+#define NODE_READS_WAITING_MAX   8192 /* strong reads and reads for an index, unanswered */
+#define NODE_READ_TIMEOUT_MS     5000 /* default */
 #define NODE_READ_TIMEOUT_MAX_MS 60000
-#define NODE_CHUNKS_MAX         4    /* chunks of checkpoints being read at once */
-#define NODE_INSTALL_TIMEOUT_MS 600000 /* as the replica's: how long a ticket is good */
-#define NODE_SUBMIT_COMMANDS_MAX 4096 /* in one frame */
+#define NODE_CHUNKS_MAX          4      /* chunks of checkpoints being read at once */
+#define NODE_INSTALL_TIMEOUT_MS  600000 /* as the replica's: how long a ticket is good */
+#define NODE_SUBMIT_COMMANDS_MAX 4096   /* in one frame */
 
 struct session {
     struct node *node;
-    struct link *link;  /* NULL: gone; the memory stays while something refers to it */
+    struct link *link;   /* NULL: gone; the memory stays while something refers to it */
     uint32_t references; /* works and waits that will want to answer */
 };
 
@@ -62,8 +63,9 @@ struct node {
     uv_check_t check;
 
     uint32_t sessions_count;
-    struct arena arena;  /* of the request being handled */
-    uint8_t *out;        /* for responses: grows */
+    struct arena arena;      /* of the request being handled */
+    struct arena read_arena; /* of a read that waited */
+    uint8_t *out;            /* for responses: grows */
     size_t out_capacity;
 
     struct read_wait *reads; /* waiting */
@@ -96,17 +98,21 @@ int sessions_listen(struct node *n);
 void sessions_close(struct node *n, void (*done)(void *ctx), void *ctx);
 void session_retain(struct session *s);
 void session_release(struct session *s);
-/* Packs and sends; a session that is gone, or reads too slowly, is none of the caller's business. */
+/* Packs and sends; a session that is gone, or reads too slowly, is none of the caller's business.
+ */
 void session_respond(struct session *s, const Holdfast__Response *response);
-void session_respond_status(struct session *s, uint64_t id, Holdfast__Status status, const char *message);
+void session_respond_status(struct session *s, uint64_t id, Holdfast__Status status,
+                            const char *message);
 void session_answered(void *node, struct submit_work *work); /* of the submit_queue */
 
 /* ---- requests.c ---- */
 /* frame: the packed request, lent. */
-void request_dispatch(struct session *s, const Holdfast__Request *request, const void *frame, size_t size);
+void request_dispatch(struct session *s, const Holdfast__Request *request, const void *frame,
+                      size_t size);
 
 /* ---- read_requests.c ---- */
-void read_request(struct session *s, const Holdfast__Request *request, const void *frame, size_t size);
+void read_request(struct session *s, const Holdfast__Request *request, const void *frame,
+                  size_t size);
 void read_requests_applied(struct node *n); /* more is applied: answer whom it serves */
 void read_requests_tick(struct node *n, uint64_t now_ms);
 void read_requests_end(struct node *n); /* answers all that wait with a refusal */

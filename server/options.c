@@ -23,42 +23,64 @@ static struct {
 #define U32 1, UINT32_MAX
 
 static const struct option table[] = {
-    {"id", 0, OPTION_U64, &raw.id, NULL, "N", "id of this node, fixed for the life of its data", 1, UINT32_MAX},
-    {"data-dir", 0, OPTION_TEXT, &raw.data_dir, NULL, "DIR", "where log and checkpoint are; made if missing", 0, 0},
-    {"cluster-id", 0, OPTION_TEXT, &raw.cluster_id, NULL, "UUID", "id of the cluster, the same on every node", 0, 0},
-    {"cluster-key-file", 0, OPTION_TEXT, &raw.key_file, NULL, "FILE", "64 hex digits, mode 0600: the cluster's secret", 0, 0},
-    {"member", 0, OPTION_LIST, &raw.members, NULL, "ID=RAFT/NODE", "a member: 1=10.0.0.1:7001/10.0.0.1:7101; repeat for each", 0, 0},
-    {"listen-raft", 0, OPTION_TEXT, &raw.listen_raft, NULL, "ADDR", "where to listen for peers (default: own --member)", 0, 0},
-    {"listen-node", 0, OPTION_TEXT, &raw.listen_node, NULL, "ADDR", "where to listen for gateways (default: own --member)", 0, 0},
-    {"postgres-url", 0, OPTION_TEXT, &raw.postgres_url, NULL, "URL", "database for orders and outbox; without password", 0, 0},
-    {"postgres-url-file", 0, OPTION_TEXT, &raw.postgres_url_file, NULL, "FILE", "the same from a file, when it has a password", 0, 0},
-    {"shards", 0, OPTION_U64, &raw.shards, "64", "N", "logical shards of orders, of a new cluster", 1, SHARDS_MAX},
+    {"id", 0, OPTION_U64, &raw.id, NULL, "N", "id of this node, fixed for the life of its data", 1,
+     UINT32_MAX},
+    {"data-dir", 0, OPTION_TEXT, &raw.data_dir, NULL, "DIR",
+     "where log and checkpoint are; made if missing", 0, 0},
+    {"cluster-id", 0, OPTION_TEXT, &raw.cluster_id, NULL, "UUID",
+     "id of the cluster, the same on every node", 0, 0},
+    {"cluster-key-file", 0, OPTION_TEXT, &raw.key_file, NULL, "FILE",
+     "64 hex digits, mode 0600: the cluster's secret", 0, 0},
+    {"member", 0, OPTION_LIST, &raw.members, NULL, "ID=RAFT/NODE",
+     "a member: 1=10.0.0.1:7001/10.0.0.1:7101; repeat for each", 0, 0},
+    {"listen-raft", 0, OPTION_TEXT, &raw.listen_raft, NULL, "ADDR",
+     "where to listen for peers (default: own --member)", 0, 0},
+    {"listen-node", 0, OPTION_TEXT, &raw.listen_node, NULL, "ADDR",
+     "where to listen for gateways (default: own --member)", 0, 0},
+    {"postgres-url", 0, OPTION_TEXT, &raw.postgres_url, NULL, "URL",
+     "database for orders and outbox; without password", 0, 0},
+    {"postgres-url-file", 0, OPTION_TEXT, &raw.postgres_url_file, NULL, "FILE",
+     "the same from a file, when it has a password", 0, 0},
+    {"shards", 0, OPTION_U64, &raw.shards, "64", "N", "logical shards of orders, of a new cluster",
+     1, SHARDS_MAX},
     {"skus-max", 0, OPTION_U64, &raw.skus, "100000", "N", "limits of a new cluster: SKUs", U32},
     {"sales-max", 0, OPTION_U64, &raw.sales, "10000", "N", "sales", U32},
-    {"users-max", 0, OPTION_U64, &raw.users, "4000000", "N", "users with an eligibility, order, strike or denial", U32},
+    {"users-max", 0, OPTION_U64, &raw.users, "4000000", "N",
+     "users with an eligibility, order, strike or denial", U32},
     {"eligibilities-max", 0, OPTION_U64, &raw.eligibilities, "8000000", "N", "eligibilities", U32},
     {"orders-max", 0, OPTION_U64, &raw.orders, "4000000", "N", "orders in memory", U32},
     {"idempotency-max", 0, OPTION_U64, &raw.idempotency, "8000000", "N", "remembered keys", U32},
     {"leases-max", 0, OPTION_U64, &raw.leases, "100000", "N", "leases", U32},
-    {"events-max", 0, OPTION_U64, &raw.events, "1000000", "N", "events not yet in PostgreSQL: the backlog", U32},
-    {"expiries-per-batch", 0, OPTION_U64, &raw.expiries, "1000", "N", "things that end in one batch at most", 1, 100000},
-    {"idempotency-retention", 0, OPTION_DURATION, &raw.retention, "24h", "TIME", "how long a key is remembered", 1000, DURATION_MS_MAX},
-    {"election-timeout", 0, OPTION_DURATION, &raw.election_timeout, "500ms", "TIME", "silence of the leader before an election", 50, 60000},
-    {"segment-size", 0, OPTION_SIZE, &raw.segment_size, "64MiB", "SIZE", "of one file of the log", 1 << 20, 1ull << 30},
-    {"trailing-entries", 0, OPTION_U64, &raw.trailing_entries, "20000", "N", "kept in the log behind a checkpoint", 1024, 100000000},
-    {"checkpoint-entries", 0, OPTION_U64, &raw.checkpoint_entries, "50000", "N", "log entries between checkpoints at most", 16, 100000000},
-    {"checkpoint-interval", 0, OPTION_DURATION, &raw.checkpoint_interval, "60s", "TIME", "time between checkpoints at most", 100, 86400000},
-    {"unsafe-no-sync", 0, OPTION_FLAG, &raw.no_sync, NULL, NULL, "do not sync the log: for benchmarks, loses orders", 0, 0},
-    {"log-level", 0, OPTION_TEXT, &raw.log_level, "info", "LEVEL", "error, warn, info or debug", 0, 0},
+    {"events-max", 0, OPTION_U64, &raw.events, "1000000", "N",
+     "events not yet in PostgreSQL: the backlog", U32},
+    {"expiries-per-batch", 0, OPTION_U64, &raw.expiries, "1000", "N",
+     "things that end in one batch at most", 1, 100000},
+    {"idempotency-retention", 0, OPTION_DURATION, &raw.retention, "24h", "TIME",
+     "how long a key is remembered", 1000, DURATION_MS_MAX},
+    {"election-timeout", 0, OPTION_DURATION, &raw.election_timeout, "500ms", "TIME",
+     "silence of the leader before an election", 50, 60000},
+    {"segment-size", 0, OPTION_SIZE, &raw.segment_size, "64MiB", "SIZE", "of one file of the log",
+     1 << 20, 1ull << 30},
+    {"trailing-entries", 0, OPTION_U64, &raw.trailing_entries, "20000", "N",
+     "kept in the log behind a checkpoint (at least 512)", 1, 100000000},
+    {"checkpoint-entries", 0, OPTION_U64, &raw.checkpoint_entries, "50000", "N",
+     "log entries between checkpoints at most", 16, 100000000},
+    {"checkpoint-interval", 0, OPTION_DURATION, &raw.checkpoint_interval, "60s", "TIME",
+     "time between checkpoints at most", 100, 86400000},
+    {"unsafe-no-sync", 0, OPTION_FLAG, &raw.no_sync, NULL, NULL,
+     "do not sync the log: for benchmarks, loses orders", 0, 0},
+    {"log-level", 0, OPTION_TEXT, &raw.log_level, "info", "LEVEL", "error, warn, info or debug", 0,
+     0},
 };
 
 static const struct options options = {
     .program = "holdfastd",
     .summary = "a node of a holdfast cluster",
-    .examples = "  holdfastd --id 1 --data-dir /var/lib/holdfast --cluster-id 6f1c… \\\n"
-                "    --cluster-key-file /etc/holdfast/cluster.key \\\n"
-                "    --member 1=10.0.0.1:7001/10.0.0.1:7101 --member 2=10.0.0.2:7001/10.0.0.2:7101 \\\n"
-                "    --member 3=10.0.0.3:7001/10.0.0.3:7101\n",
+    .examples =
+        "  holdfastd --id 1 --data-dir /var/lib/holdfast --cluster-id 6f1c… \\\n"
+        "    --cluster-key-file /etc/holdfast/cluster.key \\\n"
+        "    --member 1=10.0.0.1:7001/10.0.0.1:7101 --member 2=10.0.0.2:7001/10.0.0.2:7101 \\\n"
+        "    --member 3=10.0.0.3:7001/10.0.0.3:7101\n",
     .table = table,
     .count = ARRAY_COUNT(table),
 };
@@ -156,7 +178,8 @@ static enum options_result read_listeners(struct node_options *o)
     const char *raft = raw.listen_raft, *node = raw.listen_node;
     if (self == NULL && (raft == NULL || node == NULL)) {
         return invalid("no --member for this node's own id; give it, or --listen-raft and "
-                       "--listen-node for a node that will be added later", NULL);
+                       "--listen-node for a node that will be added later",
+                       NULL);
     }
     raft = raft != NULL ? raft : self->raft_address;
     node = node != NULL ? node : self->node_address;

@@ -1,4 +1,5 @@
-/* options: how holdfastd is configured: flags over environment over file over default (base/options.h). */
+/* options: how holdfastd is configured: flags over environment over file over default
+ * (base/options.h). */
 #ifndef SERVER_OPTIONS_H
 #define SERVER_OPTIONS_H
 

@@ -16,7 +16,7 @@ struct persist_driver {
     persist_propose_cb propose;
     void *propose_ctx;
     struct persister *persister; /* NULL until started */
-    bool leading, told; /* told: the persister knows that we lead */
+    bool leading, told;          /* told: the persister knows that we lead */
     uint64_t term;
     uint64_t want; /* next to offer; 0: nothing is wanted */
     uint32_t shards;
@@ -134,8 +134,7 @@ static void acknowledge(struct persist_driver *d, struct engine *e, uint64_t now
             d->dirty = true; /* the others next time */
             break;
         }
-        c.persist_ack.acks[c.persist_ack.count++] =
-            (struct command_ack){shard, d->acked[shard]};
+        c.persist_ack.acks[c.persist_ack.count++] = (struct command_ack){shard, d->acked[shard]};
     }
     if (c.persist_ack.count == 0) {
         d->proposed_ms = again ? now_ms : d->proposed_ms;

@@ -1,20 +1,22 @@
 /* persist_driver: between the engine's event queue and the persister.
  *
- * What it owns: which events to hand over next, and the acknowledgements on their way into the log. What it
- * refuses: to hold anything back from the engine; to trim by itself (COMMAND_PERSIST_ACK does).
+ * What it owns: which events to hand over next, and the acknowledgements on their way into the log.
+ * What it refuses: to hold anything back from the engine; to trim by itself (COMMAND_PERSIST_ACK
+ * does).
  *
- * Happy path: the persister wants events from a sequence → they are offered as they appear, some each
- * iteration → acked → the highest watermark of each shard is kept and proposed, until the engine shows it.
+ * Happy path: the persister wants events from a sequence → they are offered as they appear, some
+ * each iteration → acked → the highest watermark of each shard is kept and proposed, until the
+ * engine shows it.
  *
- * Failure modes: leadership lost: an acknowledgement may be lost; the next leader's persister finds the
- * watermark in the database and reports it again. */
+ * Failure modes: leadership lost: an acknowledgement may be lost; the next leader's persister finds
+ * the watermark in the database and reports it again. */
 #ifndef SERVER_PERSIST_DRIVER_H
 #define SERVER_PERSIST_DRIVER_H
 
 #include "engine/engine.h"
 #include "storage/persister.h"
 
-#define PERSIST_OFFER_MAX 256 /* events handed over in one iteration */
+#define PERSIST_OFFER_MAX    256 /* events handed over in one iteration */
 #define PERSIST_ACK_RETRY_MS 1000
 
 /* Proposes one command of the node itself; false: not now. */

@@ -25,11 +25,11 @@ struct read_wait {
     uint8_t frame[];
 };
 
-static void respond(struct session *s, const Holdfast__Request *request)
+static void respond(struct session *s, const Holdfast__Request *request, struct arena *arena)
 {
     struct node *n = s->node;
     Holdfast__Response r = HOLDFAST__RESPONSE__INIT;
-    CHECK(views_answer(n->engine, request, &r, &n->arena));
+    CHECK(views_answer(n->engine, request, &r, arena));
     r.id = request->id;
     if (request->body_case == HOLDFAST__REQUEST__BODY_CHECK_INVARIANTS &&
         r.status == HOLDFAST__STATUS__STATUS_OK) {
@@ -80,18 +80,17 @@ static struct read_wait *wait_create(struct session *s, const Holdfast__Request 
     return w;
 }
 
-/* Answers from what is applied now, and frees. */
+/* Answers from what is applied now, and frees. An arena of its own: it may be called while a
+ * request is being handled. */
 static void wait_answer(struct read_wait *w)
 {
-    struct arena arena;
+    struct arena *arena = &w->node->read_arena;
     if (w->session->link != NULL && !w->answered) {
-        /* Not the node's arena: a callback may come while that one is in use. */
-        arena_init(&arena);
-        Holdfast__Request *request = holdfast__request__unpack(&arena.allocator, w->size, w->frame);
+        Holdfast__Request *request =
+            holdfast__request__unpack(&arena->allocator, w->size, w->frame);
         CHECK(request != NULL); /* it was, once */
-        respond(w->session, request);
-        arena_close(&arena);
-        arena_reset(&w->node->arena);
+        respond(w->session, request, arena);
+        arena_reset(arena);
     }
     wait_free(w);
 }
@@ -115,17 +114,19 @@ static void read_cb(struct replica_read *req, enum replica_status status)
     }
 }
 
-void read_request(struct session *s, const Holdfast__Request *request, const void *frame, size_t size)
+void read_request(struct session *s, const Holdfast__Request *request, const void *frame,
+                  size_t size)
 {
     struct node *n = s->node;
     bool strong = request->consistency == HOLDFAST__CONSISTENCY__CONSISTENCY_STRONG;
     bool index = request->consistency == HOLDFAST__CONSISTENCY__CONSISTENCY_INDEX;
     if (!strong && !(index && engine_index(n->engine) < request->min_index)) {
-        respond(s, request);
+        respond(s, request, &n->arena);
         return;
     }
     if (n->reads_count >= NODE_READS_WAITING_MAX) {
-        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_BUSY, "too many reads wait");
+        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_BUSY,
+                               "too many reads wait");
         return;
     }
     struct read_wait *w = wait_create(s, request, frame, size);
@@ -135,8 +136,10 @@ void read_request(struct session *s, const Holdfast__Request *request, const voi
     w->strong = true;
     enum replica_status status = replica_read(n->replica, &w->read, read_cb);
     if (status != REPLICA_OK) {
-        wait_refuse(w, status == REPLICA_BUSY ? HOLDFAST__STATUS__STATUS_BUSY
-                                              : HOLDFAST__STATUS__STATUS_NOT_LEADER, "");
+        wait_refuse(w,
+                    status == REPLICA_BUSY ? HOLDFAST__STATUS__STATUS_BUSY
+                                           : HOLDFAST__STATUS__STATUS_NOT_LEADER,
+                    "");
         wait_free(w);
     }
 }
@@ -158,7 +161,8 @@ void read_requests_tick(struct node *n, uint64_t now_ms)
         next = w->next;
         if (now_ms >= w->deadline_ms) {
             wait_refuse(w, HOLDFAST__STATUS__STATUS_TIMEOUT,
-                        w->strong ? "leadership was not confirmed in time" : "min_index not reached");
+                        w->strong ? "leadership was not confirmed in time"
+                                  : "min_index not reached");
             if (!w->strong) {
                 wait_free(w);
             }

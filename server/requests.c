@@ -1,4 +1,5 @@
-/* Everything that is asked besides Submit and reads: status, administration, chunks of a checkpoint. */
+/* Everything that is asked besides Submit and reads: status, administration, chunks of a
+ * checkpoint. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,8 +63,9 @@ static void move_leader(struct session *s, const Holdfast__Request *request)
     session_respond_status(s, request->id,
                            status == REPLICA_OK ? HOLDFAST__STATUS__STATUS_OK
                                                 : HOLDFAST__STATUS__STATUS_REFUSED,
-                           status == REPLICA_OK ? "under way" : "not possible now: no such voter, or it "
-                                                                "is not connected or too far behind");
+                           status == REPLICA_OK ? "under way"
+                                                : "not possible now: no such voter, or it "
+                                                  "is not connected or too far behind");
 }
 
 static void drain(struct session *s, const Holdfast__Request *request)
@@ -117,8 +119,9 @@ static void chunk_done(uv_work_t *work, int status)
         text_close(&c->chunk.records);
     } else {
         session_respond_status(s, c->id, HOLDFAST__STATUS__STATUS_REFUSED,
-                               c->result == CHECKPOINT_CHUNK_GONE ? "this ticket is not good any more"
-                                                                  : "the checkpoint here is damaged");
+                               c->result == CHECKPOINT_CHUNK_GONE
+                                   ? "this ticket is not good any more"
+                                   : "the checkpoint here is damaged");
     }
     session_release(s);
     free(c);
@@ -154,14 +157,17 @@ static void answer_chunk(struct session *s, const Holdfast__Request *request)
     CHECK(uv_queue_work(n->loop, &c->work, chunk_work, chunk_done) == 0);
 }
 
-void request_dispatch(struct session *s, const Holdfast__Request *request, const void *frame, size_t size)
+void request_dispatch(struct session *s, const Holdfast__Request *request, const void *frame,
+                      size_t size)
 {
     if (s->node->closing) {
-        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_REFUSED, "this node is stopping");
+        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_REFUSED,
+                               "this node is stopping");
         return;
     }
     if (request->group != 0) {
-        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_UNSUPPORTED, "no such group");
+        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_UNSUPPORTED,
+                               "no such group");
         return;
     }
     switch ((int)request->body_case) {

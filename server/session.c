@@ -1,12 +1,12 @@
 /* Sessions: authenticated links of gateways, tools and peers, and the Submit path.
  *
- * Happy path of a Submit: the frame is read in place; each command is decoded once to prove that it is
- * well-formed (what is in the log must decode on every replica) and copied into the batch being filled;
- * the frame's work waits for its last reply and is answered by one response.
+ * Happy path of a Submit: the frame is read in place; each command is decoded once to prove that it
+ * is well-formed (what is in the log must decode on every replica) and copied into the batch being
+ * filled; the frame's work waits for its last reply and is answered by one response.
  *
- * Failure modes: not leading → NOT_LEADER with a hint; no room → BUSY for each command that did not fit;
- * not well-formed, or a kind that only the node itself may propose → MALFORMED for that command. A session
- * whose output is full is closed: its client tries again with the same keys. */
+ * Failure modes: not leading → NOT_LEADER with a hint; no room → BUSY for each command that did not
+ * fit; not well-formed, or a kind that only the node itself may propose → MALFORMED for that
+ * command. A session whose output is full is closed: its client tries again with the same keys. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,7 +66,8 @@ void session_respond(struct session *s, const Holdfast__Response *response)
     send_bytes(s, out, size);
 }
 
-void session_respond_status(struct session *s, uint64_t id, Holdfast__Status status, const char *message)
+void session_respond_status(struct session *s, uint64_t id, Holdfast__Status status,
+                            const char *message)
 {
     struct node *n = s->node;
     char text[256], address[REPLICA_ADDRESS_SIZE];
@@ -100,14 +101,14 @@ void session_answered(void *node, struct submit_work *work)
         leaderless = leaderless && work->outcomes[i].status == HOLDFAST__STATUS__STATUS_NOT_LEADER;
     }
     if (s->link != NULL && leaderless) {
-        session_respond_status(s, f->id, HOLDFAST__STATUS__STATUS_NOT_LEADER, ""); /* with the hint */
+        session_respond_status(s, f->id, HOLDFAST__STATUS__STATUS_NOT_LEADER,
+                               ""); /* with the hint */
     } else if (s->link != NULL) {
         uint8_t *out = out_reserve(n, SUBMIT_RESPONSE_HEAD_MAX +
                                           (size_t)work->count * SUBMIT_RESPONSE_OUTCOME_MAX);
-        size_t size = submit_response_write(out, f->id, engine_index(n->engine),
-                                            engine_time_ms(n->engine),
-                                            busy ? submit_queue_retry_after_ms(n->queue) : 0,
-                                            work->outcomes, work->count);
+        size_t size = submit_response_write(
+            out, f->id, engine_index(n->engine), engine_time_ms(n->engine),
+            busy ? submit_queue_retry_after_ms(n->queue) : 0, work->outcomes, work->count);
         send_bytes(s, out, size);
     }
     free(f);
@@ -145,7 +146,8 @@ static void session_submit(struct session *s, struct submit_request *r)
     f->session = s;
     f->id = r->id;
     /* One more than there are, so that nothing is answered before all are in. */
-    f->work = (struct submit_work){.count = r->count, .remaining = r->count + 1, .outcomes = f->outcomes};
+    f->work =
+        (struct submit_work){.count = r->count, .remaining = r->count + 1, .outcomes = f->outcomes};
     session_retain(s);
     for (uint32_t i = 0; submit_request_next(r, &command, &size); i++) {
         Holdfast__Status status = take_command(n, &f->work, i, command, size);
@@ -222,8 +224,8 @@ int sessions_listen(struct node *n)
     struct link_identity identity = {.service = LINK_SERVICE_NODE, .id = o->id};
     memcpy(identity.key, o->key, sizeof identity.key);
     memcpy(identity.cluster_id, o->cluster_id, sizeof identity.cluster_id);
-    int rv = link_listen(n->loop, o->node_host, o->node_port, NODE_SESSIONS_MAX, &identity, &options,
-                         &callbacks, accept_cb, n, &n->listener);
+    int rv = link_listen(n->loop, o->node_host, o->node_port, NODE_SESSIONS_MAX, &identity,
+                         &options, &callbacks, accept_cb, n, &n->listener);
     if (rv < 0) {
         log_error("cannot listen on %s:%u: %s", o->node_host, o->node_port, uv_strerror(rv));
         return -1;

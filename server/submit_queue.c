@@ -13,7 +13,8 @@
 #define RETRY_AFTER_MIN_MS 5
 #define RETRY_AFTER_MAX_MS 2000
 
-_Static_assert(SUBMIT_IN_FLIGHT_MAX + SUBMIT_RESERVED < SUBMIT_BATCHES_MAX, "there is room to queue");
+_Static_assert(SUBMIT_IN_FLIGHT_MAX + SUBMIT_RESERVED < SUBMIT_BATCHES_MAX,
+               "there is room to queue");
 
 struct slot {
     struct submit_work *work; /* NULL: the node's own command */
@@ -310,7 +311,7 @@ uint32_t submit_queue_retry_after_ms(const struct submit_queue *q)
 {
     double depth = (double)(q->stats.queued + q->stats.in_flight);
     double ms = q->drain_per_ms > 0.001 ? depth / q->drain_per_ms : 100;
-    return ms < RETRY_AFTER_MIN_MS ? RETRY_AFTER_MIN_MS
+    return ms < RETRY_AFTER_MIN_MS   ? RETRY_AFTER_MIN_MS
            : ms > RETRY_AFTER_MAX_MS ? RETRY_AFTER_MAX_MS
                                      : (uint32_t)ms;
 }
