@@ -26,8 +26,8 @@
  * Failure modes: functions that touch the disk return 0 or -1 with core->error set to a line that
  * names file, offset, cause and what to do. After -1 the core must not be used except to be closed.
  *
- * Not detectable (as in any log): loss of the very last write if the disk lied about it, and removal
- * of the last files by hand. Raft's majority covers the first as long as it is one node. */
+ * Not detectable (as in any log): damage inside the very last write, or its loss by a disk that lied,
+ * look like a crash in the middle of it; removal of the newest files by hand. */
 #ifndef RAFT_WAL_CORE_H
 #define RAFT_WAL_CORE_H
 

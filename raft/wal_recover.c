@@ -6,13 +6,13 @@
  *
  *     in the same segment   no header with our salt and a larger sequence number at any later block
  *     in a later segment    its header says with which sequence it begins; the one before must end
- *                           exactly there. What lies behind that end in the older segment is of no
- *                           interest: it may be an incomplete write that an earlier restart left
- * behind
+ *                           exactly there. What lies behind that end in the older segment is of
+ *                           no interest: it may be an incomplete write that an earlier restart
+ *                           left behind
  *
  * Anything else is damage: a bit that flipped, a lost or misdirected write, a missing file. The log
  * is never shortened to make it fit. One kind cannot be told from a crash: damage inside the very
- * last write. (raft.md's peers, not this file, protect from that: a majority has the entries too.)
+ * last write (docs/adr/0004).
  *
  * Two passes per segment: judge it (segment_scan), then, with only its used part kept in memory,
  * apply it to what came before (segment_replay). */

@@ -123,7 +123,9 @@ static int failover_prepare(struct failover *f, struct load_options *options)
 static int failover_cycle(struct failover *f, uint64_t cycle, struct prng *prng)
 {
     uint64_t leader;
-    load_run_for(&f->load, f->pause_ms + prng_below(prng, f->pause_ms / 2 + 1));
+    if (!load_run_for(&f->load, f->pause_ms + prng_below(prng, f->pause_ms / 2 + 1))) {
+        return -1; /* told to stop: what was measured so far is shown */
+    }
     unsigned ready;
     if (cluster_leader(&f->cluster, &leader, &ready, true) != 0) {
         return -1;

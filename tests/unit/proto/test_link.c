@@ -471,6 +471,38 @@ static void test_client_distrusts_a_server_without_the_key(void **state)
                      LINK_HANDSHAKE_KEY);
 }
 
+/* The network may cut the bytes anywhere, and join the proof with the first frames. */
+static void test_handshake_in_pieces(void **state)
+{
+    struct fixture *f = *state;
+    fixture_listen(f, 8);
+    int fd = raw_connect(f);
+    struct link_handshake h;
+    uint8_t nonce[LINK_NONCE_SIZE] = {9};
+    uint8_t reply[LINK_SERVER_REPLY_SIZE], bytes[LINK_MAC_SIZE + 64];
+    link_handshake_begin(&h, &f->client_identity, nonce);
+    for (size_t i = 0; i < LINK_HELLO_SIZE; i++) {
+        raw_write(fd, h.client_hello + i, 1);
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+    }
+    assert_true(raw_read(f, fd, reply, sizeof reply));
+    assert_int_equal(link_handshake_prove(&h, &f->client_identity, reply, bytes),
+                     LINK_HANDSHAKE_OK);
+    size_t n = LINK_MAC_SIZE;
+    n += raw_frame(bytes + n, "first", 5, crc32c(0, "first", 5));
+    n += raw_frame(bytes + n, "second", 6, crc32c(0, "second", 6));
+    raw_write(fd, bytes, n - 9); /* the second one is not whole yet */
+    RUN_UNTIL(f, f->accepted_count == 1 && f->accepted[0].frames == 1);
+    for (size_t i = n - 9; i < n; i++) {
+        assert_int_equal(f->accepted[0].frames, 1);
+        raw_write(fd, bytes + i, 1);
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+    }
+    RUN_UNTIL(f, f->accepted[0].frames == 2);
+    assert_memory_equal(f->accepted[0].last, "second", 6);
+    close(fd);
+}
+
 /* ---- broken peers behind a good handshake ---- */
 
 static void test_oversized_frame(void **state)
@@ -749,6 +781,7 @@ int main(void)
         TEST(test_raft_needs_a_cluster),
         TEST(test_strangers_get_silence_until_the_deadline),
         TEST(test_client_distrusts_a_server_without_the_key),
+        TEST(test_handshake_in_pieces),
         TEST(test_oversized_frame),
         TEST(test_corrupt_frame),
         TEST(test_half_a_frame_then_end),

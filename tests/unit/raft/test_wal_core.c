@@ -448,6 +448,82 @@ static void test_every_flipped_bit_is_refused(void **state)
     assert_true(f->recovered.torn_bytes > 0);
 }
 
+/* Wounds a random place of a random file in a random way. */
+static void wound(struct memory_disk *d, struct prng *p)
+{
+    struct memory_file *files[2];
+    uint64_t at[2];
+    size_t span = prng_one_in(p, 2) ? SECTOR : WAL_BLOCK_SIZE;
+    for (int k = 0; k < 2; k++) {
+        do {
+            files[k] = &d->files[prng_below(p, MEMORY_DISK_FILES)];
+        } while (files[k]->data == NULL);
+        at[k] = prng_below(p, files[k]->size / span) * span;
+    }
+    uint8_t *a = files[0]->data + at[0], *b = files[1]->data + at[1];
+    uint8_t kept[WAL_BLOCK_SIZE];
+    memcpy(kept, a, span);
+    switch (prng_below(p, 5)) {
+    case 0:
+        a[prng_below(p, span)] ^= (uint8_t)(1u << prng_below(p, 8));
+        break;
+    case 1: /* lost */
+        memset(a, 0, span);
+        break;
+    case 2: /* misdirected */
+        memcpy(b, kept, span);
+        break;
+    case 3: /* swapped */
+        memmove(a, b, span);
+        memcpy(b, kept, span);
+        break;
+    default:
+        for (size_t i = 0; i < span; i++) {
+            a[i] = (uint8_t)prng_next(p);
+        }
+        break;
+    }
+}
+
+/* Any damage at all: the log is refused, or whole, or lacks its last write; or its last n when n places
+ * are damaged at once and happen to be just these. Never anything else. */
+static void test_random_damage(void **state)
+{
+    struct fixture *f = *state;
+    fill_for_damage(f);
+    struct model whole = f->model;
+    struct memory_disk pristine;
+    memory_disk_copy(&pristine, &f->disk);
+    struct prng p = prng_init(7);
+    unsigned refused = 0, unharmed = 0, shorter = 0;
+    for (int round = 0; round < 4000; round++) {
+        memory_disk_close(&f->disk);
+        memory_disk_copy(&f->disk, &pristine);
+        uint64_t wounds = 1 + prng_below(&p, 3);
+        for (uint64_t i = 0; i < wounds; i++) {
+            wound(&f->disk, &p);
+        }
+        if (try_open(f) != 0) {
+            refused++;
+            continue;
+        }
+        struct model lost = whole;
+        while (compare(f, &lost) != NULL && whole.last_index - lost.last_index < wounds) {
+            lost.last_index--;
+        }
+        const char *wrong = compare(f, &lost);
+        if (wrong != NULL) {
+            fail_msg("round %d: recovered something else: %s", round, wrong);
+        }
+        unharmed += lost.last_index == whole.last_index; /* a spare was hit, or behind the end */
+        shorter += lost.last_index != whole.last_index;
+    }
+    assert_true(refused > 1000);
+    assert_true(unharmed > 100);
+    assert_true(shorter < refused / 10);
+    memory_disk_close(&pristine);
+}
+
 /* A write that never reached the disk, though a later one did. */
 static void test_lost_write_is_refused(void **state)
 {
@@ -781,6 +857,7 @@ int main(void)
         TEST(test_reset),
         TEST(test_torn_last_write),
         TEST(test_every_flipped_bit_is_refused),
+        TEST(test_random_damage),
         TEST(test_lost_write_is_refused),
         TEST(test_missing_segment_is_refused),
         TEST(test_cut_or_swapped_files_are_refused),
