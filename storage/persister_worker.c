@@ -210,7 +210,8 @@ void worker_stop(struct worker *w)
 
 /* ---- the thread ---- */
 
-/* Ends the stream and drops the queue: no offer gets in until the next stream is open. */
+/* Ends the stream and drops the queue: no offer gets in until the next stream is open. The loop is told, so
+ * that it does not go on offering in vain. */
 static void end_stream(struct worker *w)
 {
     stream_reset(&w->stream);
@@ -222,6 +223,7 @@ static void end_stream(struct worker *w)
     w->shared.connected = false;
     persister_queue_clear(&w->shared.queue);
     pthread_mutex_unlock(&w->mutex);
+    wake_loop(w);
 }
 
 /* The loop gave an order since the last look: what was under way is void. Returns false to stop. */
@@ -303,12 +305,14 @@ static void give_up(struct worker *w, uint64_t now_ms)
         memcpy(w->logged, w->stream.error, sizeof w->logged);
         w->logged_at_ms = now_ms;
     }
+    char error[sizeof w->shared.error];
+    memcpy(error, w->stream.error, sizeof error);
+    end_stream(w);
     pthread_mutex_lock(&w->mutex);
-    memcpy(w->shared.error, w->stream.error, sizeof w->shared.error);
+    memcpy(w->shared.error, error, sizeof error);
     w->shared.errors++;
     w->shared.fenced = fenced && w->shared.generation == w->generation;
     pthread_mutex_unlock(&w->mutex);
-    end_stream(w);
     if (fenced) {
         w->retry_at_ms = UINT64_MAX; /* idle until the next order */
         return;

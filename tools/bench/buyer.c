@@ -146,9 +146,7 @@ static void buyer_granted(struct buyer *b, const struct http_reply *reply, uint6
 {
     struct sale *s = b->sale;
     json_t *order = json_loadb(reply->body.ptr, reply->body.len, JSON_REJECT_DUPLICATES, NULL);
-    if (order_id_parse(str_from(json_member_text(order, "order_id")), &b->order) != 0) {
-        b->order = 0; /* the account will not add up, and say so */
-    }
+    b->order = request_order_id(reply); /* 0: the account will not add up, and say so */
     b->amount = json_member_int(order, "amount");
     json_decref(order);
     b->order_click = b->clicks;

@@ -46,8 +46,12 @@ int cluster_init(struct cluster *c, const struct target *t, const char *ctl,
     }
     c->loop = t->loop;
     c->state_path = t->state_path;
-    c->ctl = ctl != NULL ? ctl : ctl_find();
     c->restart_command = restart_command;
+    c->ctl = ctl == NULL ? ctl_find() : realpath(ctl, c->ctl_path);
+    if (c->ctl == NULL) {
+        fprintf(stderr, "%s: %s\n", ctl, strerror(errno));
+        return -1;
+    }
     return 0;
 }
 
@@ -72,10 +76,9 @@ unsigned cluster_nodes(struct cluster *c)
 /* The options by which holdfastctl finds this cluster. */
 static int ctl_arguments(struct cluster *c, char *to, size_t size)
 {
-    json_t *state = state_load(c);
-    const char *folder = json_member_text(state, "directory");
-    int n = snprintf(to, size, ". '%s/env' && '%s'", folder, c->ctl);
-    json_decref(state);
+    char path[PATH_MAX];
+    str_copy(path, sizeof path, str_from(c->state_path));
+    int n = snprintf(to, size, "cd '%s' && . ./env && '%s'", dirname(path), c->ctl);
     return n > 0 && (size_t)n < size ? 0 : -1;
 }
 
@@ -114,26 +117,42 @@ int cluster_leader(struct cluster *c, uint64_t *id, unsigned *ready, bool loud)
     return *id != 0 ? 0 : -1;
 }
 
+/* True iff the process runs and began at that moment (clock ticks after boot): an id may be used again
+ * by somebody else. */
+static bool process_is(pid_t pid, uint64_t start)
+{
+    char path[64];
+    char line[1024];
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *f = fopen(path, "re");
+    if (f == NULL) {
+        return false;
+    }
+    bool read = fgets(line, sizeof line, f) != NULL;
+    fclose(f);
+    /* Field 22, counted from behind the name, which may hold anything but ends with the last ')'. */
+    const char *at = read ? strrchr(line, ')') : NULL;
+    for (int field = 2; at != NULL && field < 22; field++) {
+        at = strchr(at + 1, ' ');
+    }
+    return at != NULL && strtoull(at, NULL, 10) == start;
+}
+
 int cluster_kill(struct cluster *c, uint64_t id)
 {
+    char name[32];
+    snprintf(name, sizeof name, "node-%llu", (unsigned long long)id);
     json_t *state = state_load(c);
-    pid_t pid = 0;
-    size_t i;
-    json_t *node;
-    json_array_foreach(json_object_get(state, "nodes"), i, node)
-    {
-        if ((uint64_t)json_member_int(node, "id") == id) {
-            pid = (pid_t)json_member_int(node, "pid");
-        }
-    }
+    const json_t *process = json_object_get(json_object_get(state, "processes"), name);
+    pid_t pid = (pid_t)json_member_int(process, "pid");
+    uint64_t start = (uint64_t)json_member_int(process, "start");
     json_decref(state);
-    if (pid <= 1) {
-        fprintf(stderr, "%s: no process of node %llu\n", c->state_path, (unsigned long long)id);
+    if (pid <= 1 || !process_is(pid, start)) {
+        fprintf(stderr, "%s: %s does not run\n", c->state_path, name);
         return -1;
     }
     if (kill(pid, SIGKILL) != 0) {
-        fprintf(stderr, "kill -9 %d (node %llu): %s\n", (int)pid, (unsigned long long)id,
-                strerror(errno));
+        fprintf(stderr, "kill -9 %d (%s): %s\n", (int)pid, name, strerror(errno));
         return -1;
     }
     return 0;
@@ -158,10 +177,10 @@ int cluster_restart(struct cluster *c)
     char command[COMMAND_SIZE_MAX];
     if (c->restart_command != NULL) {
         snprintf(command, sizeof command, "%s", c->restart_command);
-    } else if (ctl_arguments(c, command, sizeof command - 16) != 0) {
+    } else if (ctl_arguments(c, command, sizeof command - 32) != 0) {
         return -1;
     } else {
-        strcat(command, " demo up");
+        strcat(command, " demo up --dir .");
     }
     char shell[] = "/bin/sh";
     char flag[] = "-c";

@@ -5,12 +5,15 @@
 #ifndef TOOLS_BENCH_CLUSTER_H
 #define TOOLS_BENCH_CLUSTER_H
 
+#include <limits.h>
+
 #include "tools/bench/target.h"
 
 struct cluster {
     uv_loop_t *loop;
     const char *state_path;
     const char *ctl;             /* path of holdfastctl */
+    char ctl_path[PATH_MAX];     /* where that was given as another path */
     const char *restart_command; /* NULL: holdfastctl demo up */
     /* restart under way */
     uv_process_t process;

@@ -44,7 +44,7 @@ static int options_read(struct sale *s, int argc, char **argv)
     const struct options options = {
         .program = "holdfast-bench sale",
         .summary = "a whole flash sale that checks itself; exits 1 if a figure is wrong",
-        .examples = "  holdfast-bench sale --state .demo/state.json --kill-leader\n",
+        .examples = "  holdfast-bench sale --state .demo/demo.json --kill-leader\n",
         .table = table,
         .count = count,
     };

@@ -11,6 +11,7 @@
 #define TICK_MS          1   /* how late a buyer may act: it counts into the latency */
 #define PAGE_INTERVAL_NS 250000000ull
 #define CALL_BACK_NS     400000000ull
+#define REACTION_MS      50  /* between the opening and the quickest click */
 #define READY_TIMEOUT_MS 60000
 
 void sale_tell(struct sale *s, const char *format, ...)
@@ -37,18 +38,15 @@ static int opening_read(struct sale *s)
     if (target_expect(&s->target, TARGET_PUBLIC, "GET", path, NULL, NULL, &a) != 0) {
         return -1;
     }
-    int64_t server_ms;
     int64_t opens_ms;
-    int rc = clock_parse_rfc3339(str_from(json_member_text(a.json, "server_time")), &server_ms) == 0 &&
-                     clock_parse_rfc3339(str_from(json_member_text(a.json, "opens_at")), &opens_ms) == 0
-                 ? 0
-                 : -1;
+    int rc = clock_parse_rfc3339(str_from(json_member_text(a.json, "opens_at")), &opens_ms);
+    int64_t left_ms = opens_ms - a.time_ms;
     answer_close(&a);
-    if (rc != 0 || opens_ms <= server_ms) {
-        fprintf(stderr, "GET %s: no server_time before opens_at\n", path);
+    if (rc != 0 || a.time_ms == 0 || left_ms <= 0) {
+        fprintf(stderr, "GET %s: no Holdfast-Time before opens_at\n", path);
         return -1;
     }
-    s->open_ns = now + (uint64_t)(opens_ms - server_ms) * 1000000;
+    s->open_ns = now + ((uint64_t)left_ms + REACTION_MS) * 1000000;
     return 0;
 }
 
