@@ -1,14 +1,14 @@
 /* A link's life: connect or accept, handshake, input, close. Output is link_output.c, the listener
  * link_server.c, the bytes of the handshake link_handshake.c.
  *
- * Happy path (client): link_connect → link_connect_cb sends the hello → link_on_reply proves the key,
- * `open` → link_on_frames for whatever arrives. Server: link_accepted → link_on_hello → link_on_proof,
- * `open` → the same.
+ * Happy path (client): link_connect → link_connect_cb sends the hello → link_on_reply proves the
+ * key, `open` → link_on_frames for whatever arrives. Server: link_accepted → link_on_hello →
+ * link_on_proof, `open` → the same.
  *
- * Failure modes: every one ends in link_fail, which remembers the reason, closes all handles and lets
- * `closed` follow when libuv is done with them. Callbacks may call anything, link_close included:
- * memory lives until the last handle's close callback, and each loop over input looks at the state
- * again after each callback. */
+ * Failure modes: every one ends in link_fail, which remembers the reason, closes all handles and
+ * lets `closed` follow when libuv is done with them. Callbacks may call anything, link_close
+ * included: memory lives until the last handle's close callback, and each loop over input looks at
+ * the state again after each callback. */
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -90,8 +90,8 @@ void link_close(struct link *l)
 
 /* ---- timers ---- */
 
-/* Counts checks rather than comparing times: after a loop that stood still for seconds the timer comes
- * before the input that waits in the socket, and the peer must not be blamed for that. */
+/* Counts checks rather than comparing times: after a loop that stood still for seconds the timer
+ * comes before the input that waits in the socket, and the peer must not be blamed for that. */
 static void link_idle_cb(uv_timer_t *timer)
 {
     struct link *l = container_of(timer, struct link, timer);

@@ -166,7 +166,7 @@ enum link_handshake_result link_handshake_verify(struct link_handshake *h,
     uint8_t expected[LINK_MAC_SIZE];
     handshake_mac(h, own, label_client, expected);
     return sodium_memcmp(expected, proof, LINK_MAC_SIZE) == 0 ? LINK_HANDSHAKE_OK
-                                                             : LINK_HANDSHAKE_KEY;
+                                                              : LINK_HANDSHAKE_KEY;
 }
 
 const char *link_handshake_text(enum link_handshake_result result)

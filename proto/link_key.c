@@ -9,7 +9,7 @@
 #include "base/log.h"
 #include "proto/link.h"
 
-#define KEY_TEXT_SIZE (2u * LINK_KEY_SIZE)
+#define KEY_TEXT_SIZE ((size_t)2 * LINK_KEY_SIZE)
 
 static int key_read_open(const char *path, int fd, uint8_t key[static LINK_KEY_SIZE])
 {
@@ -35,7 +35,7 @@ static int key_read_open(const char *path, int fd, uint8_t key[static LINK_KEY_S
         decoded == LINK_KEY_SIZE) {
         rv = 0;
     } else {
-        log_error("cluster key %s: must be %u hexadecimal digits and nothing else", path,
+        log_error("cluster key %s: must be %zu hexadecimal digits and nothing else", path,
                   KEY_TEXT_SIZE);
     }
     sodium_memzero(text, sizeof text);

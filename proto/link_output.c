@@ -1,12 +1,12 @@
 /* Output of a link: frames gather in one buffer and go to the kernel together.
  *
- * Happy path: link_commit appends to `out` and arms the prepare handle, which libuv runs right before
- * it waits for events; one send takes everything that the iteration produced. No timer, no delay: when
- * there is nothing more to do, what is there leaves.
+ * Happy path: link_commit appends to `out` and arms the prepare handle, which libuv runs right
+ * before it waits for events; one send takes everything that the iteration produced. No timer, no
+ * delay: when there is nothing more to do, what is there leaves.
  *
- * When the kernel takes only a part, the buffer moves to `writing` and libuv finishes it; new frames
- * gather in a fresh `out` and follow from link_write_cb. So there is at most one uv_write under way and
- * order needs no care.
+ * When the kernel takes only a part, the buffer moves to `writing` and libuv finishes it; new
+ * frames gather in a fresh `out` and follow from link_write_cb. So there is at most one uv_write
+ * under way and order needs no care.
  *
  * Failure modes: `out` plus `writing` never exceed output_size_max (the frame is refused whole); an
  * error of the socket closes the link. */

@@ -137,8 +137,9 @@ uint16_t link_server_port(const struct link_server *s)
     struct sockaddr_storage address;
     int size = sizeof address;
     CHECK(uv_tcp_getsockname(&s->tcp, (struct sockaddr *)(void *)&address, &size) == 0);
-    return ntohs(address.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)(void *)&address)->sin6_port
-                                               : ((struct sockaddr_in *)(void *)&address)->sin_port);
+    return ntohs(address.ss_family == AF_INET6
+                     ? ((struct sockaddr_in6 *)(void *)&address)->sin6_port
+                     : ((struct sockaddr_in *)(void *)&address)->sin_port);
 }
 
 void link_server_close(struct link_server *s, void (*done)(void *ctx), void *ctx)

@@ -176,8 +176,7 @@ static void apply_change(struct driver *d, const struct record_header *record)
     }
     driver_step_or_die(d, &event, "applying a configuration");
     /* N1 would leave the core with an older configuration than the log says. */
-    CHECK(d->core.configuration_committed_index >= record->index ||
-          !driver_guarded(d, DRIVER_GUARD_CHANGE_FIRST));
+    CHECK(d->core.configuration_committed_index >= record->index);
 }
 
 static void apply_entry(struct driver *d, const struct record_header *record)

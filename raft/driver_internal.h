@@ -29,6 +29,7 @@ enum driver_guard {
     DRIVER_GUARD_NOOP = 1u << 7,             /* guard 8 */
     DRIVER_GUARD_HOLD = 1u << 8,             /* messages wait for term and vote */
     DRIVER_GUARD_SAME_WRITE = 1u << 9,       /* stored means: this very write */
+    DRIVER_GUARD_INSTALL_RETRY = 1u << 11,   /* N12: a failed install is offered again */
     DRIVER_GUARD_SELF_ELECT = 1u << 10,      /* N10: an only voter begins a new term at each start */
 };
 

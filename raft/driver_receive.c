@@ -4,6 +4,7 @@
  * (guard 1). Here stands what concerns its meaning:
  *     receive_append     N1 changes first, N2 commit index, N5 re-anchoring
  *     receive_install    N9 one install at a time, none during a checkpoint
+ *     receive_result     N12 an install that failed while the leader went on
  *     driver_receive     N3 stale terms, N11 vote results out of place
  * A message that no correct peer sends is dropped and counted. */
 #include <stdlib.h>
@@ -200,7 +201,13 @@ static void receive_append(struct driver *d, uint64_t from_id, const struct mess
         step_append(d, from_id, &run, 0, run.leader_commit);
         return;
     }
-    if (d->install.phase == INSTALL_IDLE && driver_guarded(d, DRIVER_GUARD_REANCHOR)) {
+    if (d->install.phase != INSTALL_IDLE) {
+        /* The core ignores entries now. An empty message anchored where the install will end keeps the
+         * leader informed that we live; a rejection would make it offer again and again (N12). */
+        run.left = 0;
+        run.prev_index = d->install.ticket.position.index;
+        run.prev_term = d->install.ticket.position.term;
+    } else if (driver_guarded(d, DRIVER_GUARD_REANCHOR)) {
         run_reanchor(d, &run);
     }
     step_changes_first(d, from_id, &run);
@@ -250,6 +257,32 @@ static void receive_install(struct driver *d, uint64_t from_id, const struct mes
     CHECK(copy->data.base != NULL);
     memcpy(copy->data.base, &args->last_index, sizeof(uint64_t));
     step_message(d, from_id, &message); /* conf and data are the core's now */
+}
+
+/* ---- AppendEntriesResult ---- */
+
+/* N12: a leader that sent a snapshot at S takes a rejection for stale unless it is of S. But its
+ * heartbeats are anchored at its newest snapshot: when that moves on, the rejection by which a peer
+ * shows that its install failed never fits, and the peer waits for the install timeout. So such a
+ * rejection is given twice, first in the name of S. A rejection too many is harmless: the leader
+ * begins earlier in its log, nothing more. */
+static void receive_result(struct driver *d, uint64_t from_id, struct raft_message *message)
+{
+    struct raft_append_entries_result *result = &message->append_entries_result;
+    uint64_t asked = install_tickets_core_index(&d->tickets, from_id);
+    if (d->leading && result->rejected > 0 && asked > 0 && result->rejected != asked &&
+        result->term == d->leading_term && driver_guarded(d, DRIVER_GUARD_INSTALL_RETRY)) {
+        struct raft_message renamed = *message;
+        renamed.append_entries_result.rejected = asked;
+        if (renamed.append_entries_result.last_log_index >= asked) {
+            renamed.append_entries_result.last_log_index = asked - 1;
+        }
+        step_message(d, from_id, &renamed);
+    }
+    step_message(d, from_id, message);
+    if (d->leading) {
+        install_tickets_matched(&d->tickets, from_id, driver_match_index(d, from_id));
+    }
 }
 
 /* ---- all ---- */
@@ -309,10 +342,7 @@ static void receive_core(struct driver *d, uint64_t from_id, const struct messag
         }
         break;
     case MESSAGE_APPEND_ENTRIES_RESULT:
-        step_message(d, from_id, &message);
-        if (d->leading) {
-            install_tickets_matched(&d->tickets, from_id, driver_match_index(d, from_id));
-        }
+        receive_result(d, from_id, &message);
         break;
     case MESSAGE_TIMEOUT_NOW:
         step_message(d, from_id, &message);
@@ -324,7 +354,7 @@ static void receive_core(struct driver *d, uint64_t from_id, const struct messag
     case MESSAGE_PING:
     case MESSAGE_PONG:
     case MESSAGE_HELLO:
-        refuse(d, from_id, "a ping is the transport's");
+        refuse(d, from_id, "it is the transport's");
         break;
     }
 }

@@ -146,7 +146,8 @@ static void send_install(struct driver *d, const struct raft_message *message)
     install.install_snapshot.conf_index = ticket.position.configuration_index;
     memset(&install.install_snapshot.conf, 0, sizeof install.install_snapshot.conf);
     memset(&install.install_snapshot.data, 0, sizeof install.install_snapshot.data);
-    install_tickets_give(&d->tickets, message->server_id, ticket.position.index, d->now_ms);
+    install_tickets_give(&d->tickets, message->server_id, ticket.position.index,
+                         message->install_snapshot.last_index, d->now_ms);
     emit(d, message->server_id,
          &(struct message_out){.raft = &install,
                                .configuration = ticket.position.configuration,

@@ -6,7 +6,7 @@
 #include "base/check.h"
 
 void install_tickets_give(struct install_tickets *t, uint64_t peer_id, uint64_t index,
-                          uint64_t now_ms)
+                          uint64_t core_index, uint64_t now_ms)
 {
     size_t oldest = 0;
     for (size_t i = 0; i < ARRAY_COUNT(t->tickets); i++) {
@@ -20,7 +20,18 @@ void install_tickets_give(struct install_tickets *t, uint64_t peer_id, uint64_t 
     }
     t->tickets[oldest].peer_id = peer_id;
     t->tickets[oldest].index = index;
+    t->tickets[oldest].core_index = core_index;
     t->tickets[oldest].given_ms = now_ms;
+}
+
+uint64_t install_tickets_core_index(const struct install_tickets *t, uint64_t peer_id)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(t->tickets); i++) {
+        if (t->tickets[i].peer_id == peer_id) {
+            return t->tickets[i].core_index;
+        }
+    }
+    return 0;
 }
 
 void install_tickets_matched(struct install_tickets *t, uint64_t peer_id, uint64_t match_index)

@@ -30,14 +30,17 @@
 struct install_tickets {
     struct {
         uint64_t peer_id; /* 0: free */
-        uint64_t index;
+        uint64_t index;      /* what the ticket is for */
+        uint64_t core_index; /* what the core asked to be sent, at most index */
         uint64_t given_ms;
     } tickets[REPLICA_MEMBERS_MAX];
 };
 
 /* Remembers the newest ticket of a peer. */
 void install_tickets_give(struct install_tickets *t, uint64_t peer_id, uint64_t index,
-                          uint64_t now_ms);
+                          uint64_t core_index, uint64_t now_ms);
+/* core_index of the peer's ticket, 0 when it has none. */
+uint64_t install_tickets_core_index(const struct install_tickets *t, uint64_t peer_id);
 /* The peer has stored entries up to match_index: forgets its ticket when that is at or behind it. */
 void install_tickets_matched(struct install_tickets *t, uint64_t peer_id, uint64_t match_index);
 /* Forgets tickets older than timeout_ms. */

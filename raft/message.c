@@ -160,7 +160,8 @@ void message_encode(const struct message_out *m, void *at)
 /* ---- decode ---- */
 
 /* Records that continue prev, in order, and fill the space exactly. */
-static int decode_records(const struct header *h, const uint8_t *body, size_t size, struct message *m)
+static int decode_records(const struct header *h, const uint8_t *body, size_t size,
+                          struct message *m)
 {
     if (h->count > MESSAGE_ENTRIES_MAX || h->b > h->term || (h->a == 0 && h->b != 0)) {
         return -1;
@@ -197,7 +198,8 @@ static int decode_parts(const struct header *h, const uint8_t *body, size_t size
     return 0;
 }
 
-static int decode_install(const struct header *h, const uint8_t *body, size_t size, struct message *m)
+static int decode_install(const struct header *h, const uint8_t *body, size_t size,
+                          struct message *m)
 {
     struct membership membership;
     if (decode_parts(h, body, size, m) != 0 || h->a == 0 || h->b > h->term || h->c > h->a ||

@@ -57,7 +57,8 @@ struct replica_ticket {
  * role_changed. */
 struct replica_hooks {
     /* A committed batch, in log order, each index once per life of the process. data is lent until
-     * return, 8-byte aligned. */
+     * return, 8-byte aligned. Indexes have gaps: no-ops and configurations are the replica's own, so a
+     * position may lie behind the last batch that was applied. */
     void (*apply)(void *ctx, uint64_t index, uint64_t term, const void *data, size_t size);
     /* After every change. leader_id 0: nobody known. ready: leader, and everything committed in
      * earlier terms is applied here, so submits and reads are served. */
@@ -91,7 +92,8 @@ struct replica_config {
 struct replica;
 
 /* Opens or creates the log, recovers it, and joins it with the checkpoint at `position` (NULL: none).
- * Application state must be exactly that of the checkpoint: apply goes on at position->index + 1.
+ * Application state must be exactly that of the checkpoint: apply goes on at position->index + 1. No
+ * hook is called from within; the first ones when the loop runs.
  * Returns 0, or -1 after logging what is wrong and what to do (damage, wrong cluster, port taken). */
 int replica_create(const struct replica_config *config, const struct replica_hooks *hooks, void *ctx,
                    const struct replica_position *position, struct replica **replica);
@@ -152,9 +154,17 @@ void replica_checkpoint_abandoned(struct replica *r);
 /* True while a checkpoint must not begin (an install is under way). */
 bool replica_installing(const struct replica *r);
 
-/* Ends hooks.install. OK: the new checkpoint is the durable state of this node and the application is
+/* Ends hooks.install; never called from within it. OK: the new checkpoint is the durable state of this node and the application is
  * loaded from it. Otherwise nothing of the old state was touched and the leader will offer again. */
 void replica_install_done(struct replica *r, const struct replica_position *position, bool ok);
+
+/* One change of the configuration at a time, on a ready leader; REPLICA_REFUSED otherwise. REPLICA_OK:
+ * proposed; replica_get_info shows the newest configuration. A new member joins as a standby (or spare)
+ * and is made a voter once it has caught up; it must be running with an empty bootstrap list. */
+enum replica_status replica_member_add(struct replica *r, const struct replica_member *member);
+enum replica_status replica_member_assign(struct replica *r, uint64_t id,
+                                          enum replica_member_role role);
+enum replica_status replica_member_remove(struct replica *r, uint64_t id);
 
 /* Hands leadership to a voter (0: the most up to date). REPLICA_OK: under way; role_changed tells. */
 enum replica_status replica_transfer(struct replica *r, uint64_t to_id);

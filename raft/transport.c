@@ -1,11 +1,11 @@
 /* One outgoing and one incoming link per peer; see transport.h for what is promised.
  *
- *     peer.out   NULL --peer_connect--> connecting --out_open--> open --out_closed--> NULL, retry later
- *     peer.in    NULL --in_bind--> open --in_closed, or replaced by a newer one--> NULL
- *     connected = out open and in open; peer_update tells the driver of each change, once
+ *     peer.out   NULL --peer_connect--> connecting --out_open--> open --out_closed--> NULL, retry
+ * later peer.in    NULL --in_bind--> open --in_closed, or replaced by a newer one--> NULL connected
+ * = out open and in open; peer_update tells the driver of each change, once
  *
- * A removed peer leaves the table at once and its memory later, when its links and timer are closed;
- * so no callback meets freed memory, and the same id may be added again meanwhile. */
+ * A removed peer leaves the table at once and its memory later, when its links and timer are
+ * closed; so no callback meets freed memory, and the same id may be added again meanwhile. */
 #include "raft/transport.h"
 
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "proto/address.h"
 
 #define STABLE_MS 1000u /* a connection that stood so long resets the backoff */
 
@@ -31,7 +32,7 @@ struct peer {
     struct transport *transport;
     uint64_t id;
     char address[TRANSPORT_ADDRESS_SIZE];
-    char host[TRANSPORT_ADDRESS_SIZE];
+    char host[ADDRESS_HOST_SIZE];
     uint16_t port;
     struct link *out;
     bool out_open;
@@ -121,7 +122,8 @@ static void peer_free_if_gone(struct peer *p)
     }
 }
 
-/* Tells the driver when the state has changed. May free p. Only called from callbacks of the loop. */
+/* Tells the driver when the state has changed. May free p. Only called from callbacks of the loop.
+ */
 static void peer_update(struct peer *p)
 {
     struct transport *t = p->transport;
@@ -133,7 +135,8 @@ static void peer_update(struct peer *p)
                      connected ? "connected" : "disconnected");
         }
         if (!t->closing) {
-            (connected ? t->callbacks.peer_connected : t->callbacks.peer_disconnected)(t->ctx, p->id);
+            (connected ? t->callbacks.peer_connected : t->callbacks.peer_disconnected)(t->ctx,
+                                                                                       p->id);
         }
     }
     peer_free_if_gone(p);
@@ -234,12 +237,11 @@ static void *in_accept(void *ctx, struct link *l)
     return in;
 }
 
-/* Makes this link the one we listen to, unless a newer one is there already. The order of accept is the
- * order in which the peer made them, for every link that can get here:
- *     peer: connect 1 ... our nonce received, proof sent, frames sent ... closed; connect 2
- *     we accepted 1 before we sent the nonce, so before connect 2 began
- * The order in which handshakes *end* here may differ, and an older link that opens later would replay
- * what it still has in its buffers. */
+/* Makes this link the one we listen to, unless a newer one is there already. The order of accept is
+ * the order in which the peer made them, for every link that can get here: peer: connect 1 ... our
+ * nonce received, proof sent, frames sent ... closed; connect 2 we accepted 1 before we sent the
+ * nonce, so before connect 2 began The order in which handshakes *end* here may differ, and an
+ * older link that opens later would replay what it still has in its buffers. */
 static void in_bind(struct incoming *in, struct peer *p)
 {
     if (p->in != NULL && p->in->accepted > in->accepted) {
@@ -296,8 +298,8 @@ static void in_frame(struct link *l, void *ctx, const void *data, size_t size)
     struct transport *t = in->transport;
     struct message m;
     if (message_decode(data, size, &m) != 0) {
-        log_warn("raft: malformed message of %zu bytes from node %llu: closing its connection", size,
-                 (unsigned long long)link_peer_id(l));
+        log_warn("raft: malformed message of %zu bytes from node %llu: closing its connection",
+                 size, (unsigned long long)link_peer_id(l));
         link_close(l);
         return;
     }
@@ -333,32 +335,6 @@ static void in_closed(struct link *l, void *ctx, const char *reason)
 
 static const struct link_callbacks in_callbacks = {in_open, in_frame, in_closed};
 
-/* ---- addresses ---- */
-
-/* "127.0.0.1:7000" or "[::1]:7000". */
-static int parse_address(const char *address, char host[static TRANSPORT_ADDRESS_SIZE], uint16_t *port)
-{
-    const char *colon = strrchr(address, ':');
-    if (colon == NULL || strlen(address) >= TRANSPORT_ADDRESS_SIZE) {
-        return -1;
-    }
-    struct str name = {address, (uint32_t)(colon - address)};
-    if (name.len >= 2 && name.ptr[0] == '[' && name.ptr[name.len - 1] == ']') {
-        name = (struct str){name.ptr + 1, name.len - 2};
-    }
-    (void)str_copy(host, TRANSPORT_ADDRESS_SIZE, name);
-    char *end;
-    size_t digits = strspn(colon + 1, "0123456789");
-    unsigned long value = strtoul(colon + 1, &end, 10);
-    if (digits == 0 || digits > 5 || *end != '\0' || value == 0 || value > UINT16_MAX) {
-        return -1;
-    }
-    *port = (uint16_t)value;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-    return uv_ip4_addr(host, *port, &v4) == 0 || uv_ip6_addr(host, *port, &v6) == 0 ? 0 : -1;
-}
-
 /* ---- public ---- */
 
 static void transport_ping_cb(uv_timer_t *timer)
@@ -384,9 +360,9 @@ int transport_create(const struct transport_config *config,
     t->callbacks = *callbacks;
     t->ctx = ctx;
     CHECK(t->identity.id != 0);
-    int rv = link_listen(t->loop, config->listen_host, config->listen_port,
-                         TRANSPORT_CONNECTIONS_MAX, &t->identity, &link_options, &in_callbacks,
-                         in_accept, t, &t->server);
+    int rv =
+        link_listen(t->loop, config->listen_host, config->listen_port, TRANSPORT_CONNECTIONS_MAX,
+                    &t->identity, &link_options, &in_callbacks, in_accept, t, &t->server);
     if (rv < 0) {
         log_error("raft: cannot listen on %s:%u: %s", config->listen_host, config->listen_port,
                   uv_strerror(rv));
@@ -416,9 +392,10 @@ uint16_t transport_port(const struct transport *t)
 
 int transport_set_peer(struct transport *t, uint64_t id, const char *address)
 {
-    char host[TRANSPORT_ADDRESS_SIZE];
+    char host[ADDRESS_HOST_SIZE];
     uint16_t port;
-    if (id == 0 || id == t->identity.id || parse_address(address, host, &port) != 0) {
+    if (id == 0 || id == t->identity.id || strlen(address) >= TRANSPORT_ADDRESS_SIZE ||
+        address_parse(address, host, &port) != 0 || port == 0) {
         return -1;
     }
     struct peer *p = find_peer(t, id);

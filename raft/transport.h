@@ -65,9 +65,8 @@ int transport_create(const struct transport_config *config,
                      struct transport **transport);
 uint16_t transport_port(const struct transport *t);
 
-/* Adds a peer or changes its address ("host:port", numeric host, [v6]:port), and begins to connect. 0,
- * or -1 if the address is not one, the id is 0 or our own, or there are too many peers. Same address
- * again: nothing happens. */
+/* Adds a peer or changes its address (proto/address.h), and begins to connect. 0, or -1 if the address
+ * is not one, the id is 0 or our own, or there are too many peers. Same address again: nothing happens. */
 int transport_set_peer(struct transport *t, uint64_t id, const char *address);
 /* Closes its connections and forgets it; frames of it are refused from now on. Unknown id: nothing. */
 void transport_remove_peer(struct transport *t, uint64_t id);

@@ -10,8 +10,9 @@
  *
  * A second thread makes spares: a segment of zeros takes as long as a hundred group commits.
  *
- * One mutex guards what both sides touch (struct shared part below). The core belongs to the writing
- * thread alone, from open to join. Failure modes: see wal.h; every error of the disk ends in wal_die. */
+ * One mutex guards what both sides touch (struct shared part below). The core belongs to the
+ * writing thread alone, from open to join. Failure modes: see wal.h; every error of the disk ends
+ * in wal_die. */
 #include "raft/wal.h"
 
 #include <errno.h>
@@ -79,8 +80,9 @@ struct wal {
     uint64_t spare_number;
 };
 
-/* A failed write is the end of this process: what is on disk is unknown, and to acknowledge anything
- * further would be a guess. No destructor may run and no other thread may answer a client. */
+/* A failed write is the end of this process: what is on disk is unknown, and to acknowledge
+ * anything further would be a guess. No destructor may run and no other thread may answer a client.
+ */
 _Noreturn static void wal_die(const struct wal *w, const char *what)
 {
     log_error("log: %s/%s", w->directory, what);
@@ -365,7 +367,8 @@ int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb du
         goto err_after_io;
     }
     if (!config->sync) {
-        log_warn("log: %s: writes are not synced (log_sync=false): nothing is durable", w->directory);
+        log_warn("log: %s: writes are not synced (log_sync=false): nothing is durable",
+                 w->directory);
     }
     log_recovered(w, recovered);
     w->term = recovered->term;

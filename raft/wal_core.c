@@ -89,8 +89,9 @@ static int core_make_spare(struct wal_core *core)
 
 /* ---- switching to the next segment ---- */
 
-/* Turns a spare into segment `number` and makes it current. The order is what keeps a crash harmless:
- * header durable, then the name, then the directory, and only then a first write in it. */
+/* Turns a spare into segment `number` and makes it current. The order is what keeps a crash
+ * harmless: header durable, then the name, then the directory, and only then a first write in it.
+ */
 static int core_begin_segment(struct wal_core *core, uint64_t number)
 {
     struct wal_io *io = core->io;
@@ -380,7 +381,8 @@ int wal_core_write(struct wal_core *core, const struct wal_write *write)
     return 0;
 }
 
-/* One segment at a time, the oldest first, each durable before the next: a crash never leaves a hole. */
+/* One segment at a time, the oldest first, each durable before the next: a crash never leaves a
+ * hole. */
 int wal_core_trim(struct wal_core *core, uint64_t upto_index)
 {
     struct wal_io *io = core->io;

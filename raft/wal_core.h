@@ -26,8 +26,8 @@
  * Failure modes: functions that touch the disk return 0 or -1 with core->error set to a line that
  * names file, offset, cause and what to do. After -1 the core must not be used except to be closed.
  *
- * Not detectable (as in any log): loss of the very last write if the disk lied about it, and removal
- * of the last files by hand. Raft's majority covers the first as long as it is one node. */
+ * Not detectable (as in any log): damage inside the very last write, or its loss by a disk that lied,
+ * look like a crash in the middle of it; removal of the newest files by hand. */
 #ifndef RAFT_WAL_CORE_H
 #define RAFT_WAL_CORE_H
 
@@ -46,7 +46,7 @@
 #define WAL_SEGMENT_SIZE_MAX (1u << 30)
 /* The smallest segment: header and one write-block of one vote. Records must fit: see
  * wal_record_size_max. */
-#define WAL_SEGMENT_SIZE_MIN (2 * WAL_BLOCK_SIZE)
+#define WAL_SEGMENT_SIZE_MIN (2ull * WAL_BLOCK_SIZE)
 #define WAL_WRITE_SIZE_MAX   (4u << 20) /* one group commit */
 #define WAL_SPARES_MAX       16u
 

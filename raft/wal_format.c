@@ -94,12 +94,17 @@ void wal_name(char name[static WAL_IO_NAME_SIZE], const char *pattern, uint64_t 
 
 bool wal_name_parse(const char *name, const char *pattern, uint64_t *number)
 {
-    const char *digits = strncmp(name, "spare-", 6) == 0 ? name + 6 : name;
-    char *end;
-    if (strspn(digits, "0123456789abcdef") != 16) {
-        return false;
+    const char *digit = strncmp(name, "spare-", 6) == 0 ? name + 6 : name;
+    *number = 0;
+    for (int i = 0; i < 16; i++, digit++) {
+        if (*digit >= '0' && *digit <= '9') {
+            *number = *number << 4 | (uint64_t)(*digit - '0');
+        } else if (*digit >= 'a' && *digit <= 'f') {
+            *number = *number << 4 | (uint64_t)(*digit - 'a' + 10);
+        } else {
+            return false;
+        }
     }
-    *number = strtoull(digits, &end, 16);
     char again[WAL_IO_NAME_SIZE];
     wal_name(again, pattern, *number);
     return strcmp(name, again) == 0;

@@ -1,11 +1,11 @@
 /* wal_io over a directory of a real file system.
  *
- * Happy path: files are opened O_DIRECT|O_DSYNC, so that each write is one request to the device and
- * durable when it returns, without the page cache and without a separate fsync.
+ * Happy path: files are opened O_DIRECT|O_DSYNC, so that each write is one request to the device
+ * and durable when it returns, without the page cache and without a separate fsync.
  *
- * Failure modes: a file system that refuses O_DIRECT (tmpfs, some overlays) gets O_DSYNC alone, with
- * one warning: as safe, slower. A directory that another process has locked is refused. Short writes
- * are continued; every other error is returned as it is. */
+ * Failure modes: a file system that refuses O_DIRECT (tmpfs, some overlays) gets O_DSYNC alone,
+ * with one warning: as safe, slower. A directory that another process has locked is refused. Short
+ * writes are continued; every other error is returned as it is. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -128,7 +128,8 @@ static int posix_create(struct wal_io *io, const char *name, uint64_t size)
     if (fd < 0) {
         return fd;
     }
-    /* In one piece where the file system can, and no space lost half way. Not all can: that is fine. */
+    /* In one piece where the file system can, and no space lost half way. Not all can: that is
+     * fine. */
     int rv = -posix_fallocate(fd, 0, (off_t)size);
     if (rv == -EOPNOTSUPP || rv == -EINVAL) {
         rv = 0;
@@ -241,8 +242,9 @@ struct wal_io *wal_io_posix_create(const char *directory, bool sync)
     struct wal_io_posix *p = calloc(1, sizeof *p);
     CHECK(p != NULL);
     p->sync = sync;
-    p->io = (struct wal_io){posix_list,  posix_create, posix_open,   posix_close,    posix_read,  posix_write,
-                            posix_sync,  posix_rename, posix_unlink, posix_sync_dir, posix_random};
+    p->io = (struct wal_io){posix_list,   posix_create,   posix_open,  posix_close,
+                            posix_read,   posix_write,    posix_sync,  posix_rename,
+                            posix_unlink, posix_sync_dir, posix_random};
     p->directory = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (p->directory < 0) {
         log_error("log directory %s: %s", directory, strerror(errno));

@@ -1,20 +1,21 @@
-/* Recovery of the write-ahead log: reads every segment in the order of writing and refuses whatever a
- * crash cannot explain.
+/* Recovery of the write-ahead log: reads every segment in the order of writing and refuses whatever
+ * a crash cannot explain.
  *
  * What a crash can leave: the last write incomplete, with any subset of its sectors on disk. So the
  * first invalid write ends the log, if nothing newer exists:
  *
  *     in the same segment   no header with our salt and a larger sequence number at any later block
  *     in a later segment    its header says with which sequence it begins; the one before must end
- *                           exactly there. What lies behind that end in the older segment is of no
- *                           interest: it may be an incomplete write that an earlier restart left behind
+ *                           exactly there. What lies behind that end in the older segment is of
+ *                           no interest: it may be an incomplete write that an earlier restart
+ *                           left behind
  *
- * Anything else is damage: a bit that flipped, a lost or misdirected write, a missing file. The log is
- * never shortened to make it fit. One kind cannot be told from a crash: damage inside the very last
- * write. (raft.md's peers, not this file, protect from that: a majority has the entries too.)
+ * Anything else is damage: a bit that flipped, a lost or misdirected write, a missing file. The log
+ * is never shortened to make it fit. One kind cannot be told from a crash: damage inside the very
+ * last write (docs/adr/0004).
  *
- * Two passes per segment: judge it (segment_scan), then, with only its used part kept in memory, apply
- * it to what came before (segment_replay). */
+ * Two passes per segment: judge it (segment_scan), then, with only its used part kept in memory,
+ * apply it to what came before (segment_replay). */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,21 +105,22 @@ static int segment_check_header(struct replay *r, const char *name, uint64_t num
                               name, (unsigned long long)h->number);
     }
     if (h->segment_size != size) {
-        return wal_core_error(core, "%s: the file has %llu bytes and should have %llu. " ADVICE, name,
-                              (unsigned long long)size, (unsigned long long)h->segment_size);
+        return wal_core_error(core, "%s: the file has %llu bytes and should have %llu. " ADVICE,
+                              name, (unsigned long long)size, (unsigned long long)h->segment_size);
     }
     if (first) {
         return 0;
     }
     if (h->sequence_first != r->sequence_next) {
-        return wal_core_error(core,
-                              "%s offset %llu: the write with sequence %llu is damaged, but %s goes "
-                              "on with %llu: data in the middle of the log is lost. " ADVICE,
-                              r->name_before, (unsigned long long)r->end_before,
-                              (unsigned long long)r->sequence_next, name,
-                              (unsigned long long)h->sequence_first);
+        return wal_core_error(
+            core,
+            "%s offset %llu: the write with sequence %llu is damaged, but %s goes "
+            "on with %llu: data in the middle of the log is lost. " ADVICE,
+            r->name_before, (unsigned long long)r->end_before, (unsigned long long)r->sequence_next,
+            name, (unsigned long long)h->sequence_first);
     }
-    if (h->base_index != replay_last_index(r) || h->term != r->out->term || h->vote != r->out->vote) {
+    if (h->base_index != replay_last_index(r) || h->term != r->out->term ||
+        h->vote != r->out->vote) {
         return wal_core_error(core,
                               "%s offset 0: the segment continues index %llu in term %llu, but the "
                               "log before it ends with %llu in term %llu. " ADVICE,
@@ -129,7 +131,8 @@ static int segment_check_header(struct replay *r, const char *name, uint64_t num
     return 0;
 }
 
-/* Walks the valid writes from *offset on; stops at the first that is not. Advances sequence_next. */
+/* Walks the valid writes from *offset on; stops at the first that is not. Advances sequence_next.
+ */
 static void segment_scan(struct replay *r, const uint8_t *data, uint64_t size, uint64_t salt,
                          uint64_t *offset)
 {
@@ -140,9 +143,10 @@ static void segment_scan(struct replay *r, const uint8_t *data, uint64_t size, u
     }
 }
 
-/* Behind the first invalid write of a segment: is there anything that proves it was complete once? */
-static int segment_check_tail(struct replay *r, const char *name, const uint8_t *data, uint64_t size,
-                              uint64_t salt, uint64_t end)
+/* Behind the first invalid write of a segment: is there anything that proves it was complete once?
+ */
+static int segment_check_tail(struct replay *r, const char *name, const uint8_t *data,
+                              uint64_t size, uint64_t salt, uint64_t end)
 {
     for (uint64_t offset = end; offset < size; offset += WAL_BLOCK_SIZE) {
         const struct wal_write_header *h = (const void *)(data + offset);
@@ -169,17 +173,18 @@ static int replay_entry(struct replay *r, const char *name, uint64_t offset,
 {
     struct wal_recovered *out = r->out;
     if (record->term > out->term) {
-        return wal_core_error(r->core,
-                              "%s offset %llu: entry %llu has term %llu, but the log says that this "
-                              "node was in term %llu. " ADVICE,
-                              name, (unsigned long long)offset, (unsigned long long)record->index,
-                              (unsigned long long)record->term, (unsigned long long)out->term);
+        return wal_core_error(
+            r->core,
+            "%s offset %llu: entry %llu has term %llu, but the log says that this "
+            "node was in term %llu. " ADVICE,
+            name, (unsigned long long)offset, (unsigned long long)record->index,
+            (unsigned long long)record->term, (unsigned long long)out->term);
     }
     if (record->index == 0 || record->index > replay_last_index(r) + 1) {
-        return wal_core_error(r->core,
-                              "%s offset %llu: entry %llu follows entry %llu: there is a gap. " ADVICE,
-                              name, (unsigned long long)offset, (unsigned long long)record->index,
-                              (unsigned long long)replay_last_index(r));
+        return wal_core_error(
+            r->core, "%s offset %llu: entry %llu follows entry %llu: there is a gap. " ADVICE, name,
+            (unsigned long long)offset, (unsigned long long)record->index,
+            (unsigned long long)replay_last_index(r));
     }
     if (record->index <= out->base_index) {
         /* It replaces entries of segments that are recycled already. */
@@ -191,7 +196,7 @@ static int replay_entry(struct replay *r, const char *name, uint64_t offset,
     }
     if (out->count == r->entries_capacity) {
         r->entries_capacity = r->entries_capacity > 0 ? 2 * r->entries_capacity : 1024;
-        out->entries = realloc(out->entries, r->entries_capacity * sizeof *out->entries);
+        out->entries = reallocarray(out->entries, r->entries_capacity, sizeof(void *));
         CHECK(out->entries != NULL);
     }
     out->entries[out->count++] = record;
@@ -251,8 +256,8 @@ static int replay_segment(struct replay *r, uint64_t number, uint64_t size, bool
     char name[WAL_IO_NAME_SIZE];
     wal_name(name, WAL_NAME_SEGMENT, number);
     if (size < WAL_SEGMENT_SIZE_MIN || size > WAL_SEGMENT_SIZE_MAX || size % WAL_BLOCK_SIZE != 0) {
-        return wal_core_error(core, "%s: no segment has %llu bytes: the file was cut. " ADVICE, name,
-                              (unsigned long long)size);
+        return wal_core_error(core, "%s: no segment has %llu bytes: the file was cut. " ADVICE,
+                              name, (unsigned long long)size);
     }
     uint8_t *data = segment_read(r, name, size);
     if (data == NULL) {

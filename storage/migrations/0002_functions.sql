@@ -95,7 +95,7 @@ BEGIN
           AND w.sequence < new_sequence;
     GET DIAGNOSTICS touched = ROW_COUNT;
     IF touched <> cardinality(my_shards) THEN
-        IF EXISTS (SELECT FROM holdfast.watermark w WHERE w.shard = ANY (my_shards) AND w.term <> my_term) THEN
+        IF EXISTS (SELECT FROM holdfast.watermark w WHERE w.term > my_term) THEN
             RAISE EXCEPTION 'fenced: term % does not write here any more', my_term USING ERRCODE = 'HF001';
         END IF;
         RAISE EXCEPTION 'watermarks are not where term % left them', my_term USING ERRCODE = 'HF002';

@@ -39,7 +39,8 @@ static int sku_create(struct target *t, const struct catalog *c, unsigned i)
     catalog_sku_name(c, i, name);
     snprintf(path, sizeof path, "/v1/skus/%s", name);
     json_t *body = json_pack("{s:s}", "title", "A thing that many people want");
-    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, NULL, body, NULL);
+    snprintf(key, sizeof key, "sku-%s", name);
+    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, key, body, NULL);
     json_decref(body);
     if (rc != 0) {
         return -1;
@@ -82,8 +83,10 @@ int catalog_create(struct target *t, const struct catalog *c)
                             json_integer((json_int_t)c->eligibility_limit));
     }
     char path[PATH_SIZE_MAX];
+    char key[KEY_SIZE_MAX];
     snprintf(path, sizeof path, "/v1/sales/%s", c->sale);
-    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, NULL, body, NULL);
+    snprintf(key, sizeof key, "sale-%s", c->sale);
+    int rc = target_expect(t, TARGET_ADMIN, "PUT", path, key, body, NULL);
     json_decref(body);
     return rc;
 }
@@ -136,7 +139,7 @@ static int order_parse(const json_t *json, struct catalog_order *o)
         o->units += (uint32_t)json_member_int(line, "quantity");
     }
     o->amount = json_member_int(json, "amount");
-    return order_id_parse(str_from(json_member_text(json, "order_id")), &o->id) == 0 &&
+    return order_id_parse(str_from(json_member_text(json, "id")), &o->id) == 0 &&
                    status_parse(json_member_text(json, "status"), &o->status) == 0 &&
                    str_copy(o->user, sizeof o->user, str_from(json_member_text(json, "user_id")))
                ? 0
@@ -148,6 +151,29 @@ static int order_compare(const void *a, const void *b)
     uint64_t x = ((const struct catalog_order *)a)->id;
     uint64_t y = ((const struct catalog_order *)b)->id;
     return x < y ? -1 : x > y;
+}
+
+/* Whatever a cursor is made of, as part of a query (RFC 3986). Returns false when it does not fit. */
+static bool query_encode(char *to, size_t size, const char *text)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    size_t n = 0;
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        if (n + 4 > size) {
+            return false;
+        }
+        if (plain) {
+            to[n++] = (char)c;
+        } else {
+            to[n++] = '%';
+            to[n++] = hex[c >> 4];
+            to[n++] = hex[c & 15];
+        }
+    }
+    to[n] = '\0';
+    return true;
 }
 
 int catalog_list(struct target *t, const struct catalog *c, struct catalog_order **orders,
@@ -181,9 +207,10 @@ int catalog_list(struct target *t, const struct catalog *c, struct catalog_order
             }
             (*count)++;
         }
-        bool fits = str_copy(cursor, sizeof cursor, str_from(json_member_text(a.json, "next_cursor")));
+        bool good = query_encode(cursor, sizeof cursor, json_member_text(a.json, "next_cursor")) &&
+                    json_is_array(items);
         answer_close(&a);
-        if (!json_is_array(items) || !fits) {
+        if (!good) {
             fprintf(stderr, "GET %s: not a page of orders\n", path);
             goto err_after_alloc;
         }

@@ -2,6 +2,8 @@
 
 #include <strings.h>
 
+#include "base/clock.h"
+
 static bool name_is(struct str name, const char *expected, size_t len)
 {
     return name.len == len && strncasecmp(name.ptr, expected, len) == 0;
@@ -55,10 +57,10 @@ static int header_parse(struct http_reply *r, struct str name, struct str value,
         }
         return 0;
     case 'h':
-        if (NAME_IS(name, "holdfast-log-index") && number_parse(value, &n) != 0) {
-            return -1;
-        } else if (NAME_IS(name, "holdfast-log-index")) {
-            r->log_index = n;
+        if (NAME_IS(name, "holdfast-log-index")) {
+            return number_parse(value, &r->log_index);
+        } else if (NAME_IS(name, "holdfast-time")) {
+            return clock_parse_rfc3339(value, &r->time_ms);
         }
         return 0;
     default:

@@ -23,6 +23,7 @@ struct http_reply {
     bool close;              /* the server will close this connection */
     bool replayed;           /* Idempotency-Replayed: true */
     uint64_t log_index;      /* Holdfast-Log-Index; 0: not given */
+    int64_t time_ms;         /* Holdfast-Time, the replicated time of a read; 0: not given */
     uint64_t retry_after_ms; /* Retry-After in seconds, as milliseconds; 0: not given */
     size_t head_size;        /* progress: bytes of status line and headers; 0 while not all there */
     size_t body_size;        /* valid once head_size is */

@@ -1,6 +1,7 @@
 #include "tools/bench/load.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -9,7 +10,6 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "proto/order_id.h"
 
 #define DIGITS            10
 #define TICK_MIN_NS       250000  /* finer: twice the processor time a request, on the cores it measures */
@@ -176,11 +176,8 @@ static void slot_settled(struct load_slot *s)
 static void slot_granted(struct load_slot *s, const struct http_reply *reply, uint64_t now)
 {
     struct load *l = s->load;
-    uint64_t id;
-    if (order_id_parse(request_scan_text(reply->body, STR_LITERAL("\"order_id\":")), &id) != 0) {
-        id = 0; /* not our gateway: load_check will say so */
-    }
-    u64_push(&l->orders, &l->orders_count, &l->orders_capacity, id);
+    /* An id of 0 is no order: load_check will say so. */
+    u64_push(&l->orders, &l->orders_count, &l->orders_capacity, request_order_id(reply));
     l->granted++;
     if (l->options.granted != NULL) {
         l->options.granted(l, s->sent_ns, now);
@@ -372,33 +369,55 @@ void load_close(struct load *l)
     free(l->unknown);
 }
 
+/* load_run_for: ends by time or by a signal. */
+struct run_for {
+    uv_timer_t timer;
+    uv_signal_t signals[2];
+    bool over, interrupted;
+    int open;
+};
+
 static void run_for_cb(uv_timer_t *timer)
 {
-    bool *over = timer->data;
-    *over = true;
+    struct run_for *r = timer->data;
+    r->over = true;
+}
+
+static void run_for_signal_cb(uv_signal_t *handle, int number)
+{
+    (void)number;
+    struct run_for *r = handle->data;
+    r->over = r->interrupted = true;
 }
 
 static void run_for_close_cb(uv_handle_t *handle)
 {
-    bool *closed = handle->data;
-    *closed = true;
+    struct run_for *r = handle->data;
+    r->open--;
 }
 
-void load_run_for(struct load *l, uint64_t duration_ms)
+bool load_run_for(struct load *l, uint64_t duration_ms)
 {
-    uv_timer_t timer;
-    bool over = false;
-    bool closed = false;
-    CHECK(uv_timer_init(l->loop, &timer) == 0);
-    timer.data = &over;
+    static const int numbers[2] = {SIGINT, SIGTERM};
+    struct run_for r = {.open = 3};
+    CHECK(uv_timer_init(l->loop, &r.timer) == 0);
+    r.timer.data = &r;
     uv_update_time(l->loop);
-    uv_timer_start(&timer, run_for_cb, duration_ms, 0);
-    while (!over) {
+    uv_timer_start(&r.timer, run_for_cb, duration_ms, 0);
+    for (int i = 0; i < 2; i++) {
+        CHECK(uv_signal_init(l->loop, &r.signals[i]) == 0);
+        r.signals[i].data = &r;
+        uv_signal_start(&r.signals[i], run_for_signal_cb, numbers[i]);
+    }
+    while (!r.over) {
         uv_run(l->loop, UV_RUN_ONCE);
     }
-    timer.data = &closed;
-    uv_close((uv_handle_t *)&timer, run_for_close_cb);
-    while (!closed) {
+    uv_close((uv_handle_t *)&r.timer, run_for_close_cb);
+    for (int i = 0; i < 2; i++) {
+        uv_close((uv_handle_t *)&r.signals[i], run_for_close_cb);
+    }
+    while (r.open > 0) {
         uv_run(l->loop, UV_RUN_NOWAIT);
     }
+    return !r.interrupted;
 }

@@ -78,8 +78,9 @@ bool load_is_busy(const struct load *l);
 void load_settle(struct load *l);
 void load_close(struct load *l);
 
-/* Runs the loop for duration_ms with a started load. */
-void load_run_for(struct load *l, uint64_t duration_ms);
+/* Runs the loop for duration_ms with a started load; SIGINT or SIGTERM ends that early, and false is
+ * returned: then stop, settle and check as usual. */
+bool load_run_for(struct load *l, uint64_t duration_ms);
 
 /* Compares what was acknowledged with what the cluster lists and counts, and prints one line for each
  * check to `out`. Returns the number of checks that failed, or -1 when the cluster could not be asked. */

@@ -12,6 +12,8 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"orders", "single orders: rate, latency, outcome", bench_orders},
+    {"failover", "kills the leader again and again: time to the first new answer", bench_failover},
+    {"sale", "a whole flash sale that checks itself", bench_sale},
 };
 
 static void help_print(FILE *out)

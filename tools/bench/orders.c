@@ -48,8 +48,8 @@ static int orders_options(struct orders *o, int argc, char **argv)
     const struct options options = {
         .program = "holdfast-bench orders",
         .summary = "single orders over HTTP: rate, latency, outcome",
-        .examples = "holdfast-bench orders --state .demo/state.json --connections 128\n"
-                    "  holdfast-bench orders --state .demo/state.json --rate 10000 --duration 30s\n",
+        .examples = "  holdfast-bench orders --state .demo/demo.json --connections 128\n"
+                    "  holdfast-bench orders --state .demo/demo.json --rate 10000 --duration 30s\n",
         .table = table,
         .count = count,
     };

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "proto/order_id.h"
 
 void request_write(struct text *to, const struct request *r)
 {
@@ -86,6 +87,16 @@ struct str request_scan_text(struct str body, struct str name)
     at++;
     const char *quote = memchr(at, '"', (size_t)(end - at));
     return quote != NULL ? (struct str){at, (uint32_t)(quote - at)} : (struct str){"", 0};
+}
+
+uint64_t request_order_id(const struct http_reply *reply)
+{
+    struct str text = request_scan_text(reply->body, STR_LITERAL("\"id\":"));
+    if (text.len == 0) {
+        text = request_scan_text(reply->body, STR_LITERAL("\"order_id\":"));
+    }
+    uint64_t id;
+    return order_id_parse(text, &id) == 0 ? id : 0;
 }
 
 struct str request_outcome(enum http_failure failure, const struct http_reply *reply)

@@ -27,7 +27,7 @@ void target_options(struct target *t, struct option *table, size_t *count)
 {
     const struct option common[TARGET_OPTIONS_COUNT] = {
         {"state", 0, OPTION_TEXT, &t->state_path, NULL, "FILE",
-         "state of `holdfastctl demo up`: fills in all that follows"},
+         "DIR/demo.json of `holdfastctl demo up`: fills in all that follows"},
         {"url", 'u', OPTION_TEXT, &t->url, NULL, "URL", "gateway (http://127.0.0.1:8080)"},
         {"admin-url", 0, OPTION_TEXT, &t->admin_url, NULL, "URL",
          "its admin listener (http://127.0.0.1:8081)"},
@@ -89,19 +89,19 @@ static int state_read(struct target *t)
         fprintf(stderr, "%s: %s\n", t->state_path, error.text);
         return -1;
     }
-    const json_t *gateway = json_object_get(t->state, "gateway");
     const struct {
         const char **value;
-        const char *name;
+        const char *object, *name;
     } members[] = {
-        {&t->url, "url"},
-        {&t->admin_url, "admin_url"},
-        {&t->api_key_path, "api_key_file"},
-        {&t->admin_key_path, "admin_key_file"},
-        {&t->payment_secret_path, "payment_secret_file"},
+        {&t->url, "addresses", "url"},
+        {&t->admin_url, "addresses", "admin_url"},
+        {&t->api_key_path, "secrets", "backend_key_file"},
+        {&t->admin_key_path, "secrets", "admin_key_file"},
+        {&t->payment_secret_path, "secrets", "payment_secret_file"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(members); i++) {
-        const char *found = json_string_value(json_object_get(gateway, members[i].name));
+        const char *found = json_string_value(
+            json_object_get(json_object_get(t->state, members[i].object), members[i].name));
         if (*members[i].value == NULL) {
             *members[i].value = found; /* lent by t->state */
         }
@@ -176,6 +176,7 @@ static void call_done(struct http_exchange *x, enum http_failure failure,
     c->backoff_ms = request_backoff_ms(reply, c->attempts);
     c->answer->status = reply->status;
     c->answer->replayed = reply->replayed;
+    c->answer->time_ms = reply->time_ms;
     c->answer->code[0] = '\0';
     if (failure == HTTP_ANSWERED && reply->status >= 400) {
         str_copy(c->answer->code, sizeof c->answer->code, request_outcome(failure, reply));
@@ -194,7 +195,11 @@ int target_call(struct target *t, enum target_side side, const char *method, con
     request_write(&request, &(struct request){.method = method, .path = path,
                                               .host = http_client_host(client),
                                               .bearer = bearer[0] != '\0' ? bearer : NULL,
-                                              .key = key, .body = text});
+                                              .key = key, .body = text,
+                                              /* what we put, we create */
+                                              .headers = strcmp(method, "PUT") == 0
+                                                             ? "If-None-Match: *\r\n"
+                                                             : NULL});
     free(text);
     memset(a, 0, sizeof *a);
     struct call c = {.x = {.request = request.data, .request_size = request.len, .done = call_done},

@@ -43,6 +43,7 @@ void target_close(struct target *t);
 struct answer {
     unsigned status;
     bool replayed;
+    int64_t time_ms; /* replicated time of a read; 0: not given */
     json_t *json; /* NULL: no body, or not JSON */
     char code[TALLY_NAME_SIZE_MAX]; /* of a problem; "" when it is none */
 };

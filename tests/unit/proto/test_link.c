@@ -1,5 +1,5 @@
-/* Links over real loopback sockets: both ends on one loop, or one end played by hand on a plain socket
- * to send what a correct peer never would. */
+/* Links over real loopback sockets: both ends on one loop, or one end played by hand on a plain
+ * socket to send what a correct peer never would. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -114,15 +114,15 @@ static void server_done_cb(void *ctx)
     ((struct fixture *)ctx)->server_done = true;
 }
 
-#define RUN_UNTIL(f, condition)                                                      \
-    do {                                                                             \
-        uint64_t began = clock_monotonic_ms();                                       \
-        while (!(condition)) {                                                       \
-            uv_run(&(f)->loop, UV_RUN_ONCE);                                         \
-            if (clock_monotonic_ms() - began > DEADLINE_MS) {                        \
-                fail_msg("never happened: %s", #condition);                          \
-            }                                                                        \
-        }                                                                            \
+#define RUN_UNTIL(f, condition)                                                                    \
+    do {                                                                                           \
+        uint64_t began = clock_monotonic_ms();                                                     \
+        while (!(condition)) {                                                                     \
+            uv_run(&(f)->loop, UV_RUN_ONCE);                                                       \
+            if (clock_monotonic_ms() - began > DEADLINE_MS) {                                      \
+                fail_msg("never happened: %s", #condition);                                        \
+            }                                                                                      \
+        }                                                                                          \
     } while (0)
 
 static void fixture_listen(struct fixture *f, unsigned connections_max)
@@ -156,9 +156,8 @@ static int setup(void **state)
     f->server_identity.id = 1;
     f->client_identity = f->server_identity;
     f->client_identity.id = 2;
-    f->options = (struct link_options){.frame_size_max = 1u << 20,
-                                       .output_size_max = 8u << 20,
-                                       .idle_timeout_ms = 0};
+    f->options = (struct link_options){
+        .frame_size_max = 1u << 20, .output_size_max = 8u << 20, .idle_timeout_ms = 0};
     *state = f;
     return 0;
 }
@@ -277,7 +276,8 @@ static void test_open_and_echo(void **state)
     RUN_UNTIL(f, f->client.frames == 1);
     assert_int_equal(f->client.last_size, 11);
     assert_memory_equal(f->client.last, "hello world", 11);
-    assert_int_equal(link_send(f->client.link, NULL, 0, NULL, 0), 0); /* an empty frame is one too */
+    assert_int_equal(link_send(f->client.link, NULL, 0, NULL, 0),
+                     0); /* an empty frame is one too */
     RUN_UNTIL(f, f->client.frames == 2);
     assert_int_equal(f->client.last_size, 0);
     assert_int_equal(link_output_queued(f->client.link), 0);
@@ -443,9 +443,9 @@ static void test_client_distrusts_a_server_without_the_key(void **state)
     struct link_handshake client, server;
     uint8_t nonce[LINK_NONCE_SIZE] = {3}, reply[LINK_SERVER_REPLY_SIZE], proof[LINK_MAC_SIZE];
     link_handshake_begin(&client, &f->client_identity, nonce);
-    assert_int_equal(link_handshake_answer(&server, &f->server_identity, nonce, client.client_hello,
-                                           reply),
-                     LINK_HANDSHAKE_OK);
+    assert_int_equal(
+        link_handshake_answer(&server, &f->server_identity, nonce, client.client_hello, reply),
+        LINK_HANDSHAKE_OK);
     /* Every single bit of the reply matters. */
     for (size_t bit = 0; bit < sizeof reply * 8; bit++) {
         reply[bit / 8] ^= (uint8_t)(1u << (bit % 8));
@@ -464,10 +464,43 @@ static void test_client_distrusts_a_server_without_the_key(void **state)
     assert_int_equal(link_handshake_verify(&server, &f->server_identity, proof), LINK_HANDSHAKE_OK);
     /* A proof recorded earlier is worth nothing against another nonce. */
     nonce[0]++;
-    assert_int_equal(link_handshake_answer(&server, &f->server_identity, nonce, client.client_hello,
-                                           reply),
+    assert_int_equal(
+        link_handshake_answer(&server, &f->server_identity, nonce, client.client_hello, reply),
+        LINK_HANDSHAKE_OK);
+    assert_int_equal(link_handshake_verify(&server, &f->server_identity, proof),
+                     LINK_HANDSHAKE_KEY);
+}
+
+/* The network may cut the bytes anywhere, and join the proof with the first frames. */
+static void test_handshake_in_pieces(void **state)
+{
+    struct fixture *f = *state;
+    fixture_listen(f, 8);
+    int fd = raw_connect(f);
+    struct link_handshake h;
+    uint8_t nonce[LINK_NONCE_SIZE] = {9};
+    uint8_t reply[LINK_SERVER_REPLY_SIZE], bytes[LINK_MAC_SIZE + 64];
+    link_handshake_begin(&h, &f->client_identity, nonce);
+    for (size_t i = 0; i < LINK_HELLO_SIZE; i++) {
+        raw_write(fd, h.client_hello + i, 1);
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+    }
+    assert_true(raw_read(f, fd, reply, sizeof reply));
+    assert_int_equal(link_handshake_prove(&h, &f->client_identity, reply, bytes),
                      LINK_HANDSHAKE_OK);
-    assert_int_equal(link_handshake_verify(&server, &f->server_identity, proof), LINK_HANDSHAKE_KEY);
+    size_t n = LINK_MAC_SIZE;
+    n += raw_frame(bytes + n, "first", 5, crc32c(0, "first", 5));
+    n += raw_frame(bytes + n, "second", 6, crc32c(0, "second", 6));
+    raw_write(fd, bytes, n - 9); /* the second one is not whole yet */
+    RUN_UNTIL(f, f->accepted_count == 1 && f->accepted[0].frames == 1);
+    for (size_t i = n - 9; i < n; i++) {
+        assert_int_equal(f->accepted[0].frames, 1);
+        raw_write(fd, bytes + i, 1);
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+    }
+    RUN_UNTIL(f, f->accepted[0].frames == 2);
+    assert_memory_equal(f->accepted[0].last, "second", 6);
+    close(fd);
 }
 
 /* ---- broken peers behind a good handshake ---- */
@@ -677,8 +710,8 @@ static void test_port_taken(void **state)
     struct fixture *f = *state;
     fixture_listen(f, 8);
     struct link_server *other = NULL;
-    assert_int_equal(link_listen(&f->loop, "127.0.0.1", f->port, 8, &f->server_identity, &f->options,
-                                 &callbacks, on_accept, f, &other),
+    assert_int_equal(link_listen(&f->loop, "127.0.0.1", f->port, 8, &f->server_identity,
+                                 &f->options, &callbacks, on_accept, f, &other),
                      UV_EADDRINUSE);
     assert_null(other);
     assert_int_equal(link_listen(&f->loop, "no address", 0, 8, &f->server_identity, &f->options,
@@ -748,6 +781,7 @@ int main(void)
         TEST(test_raft_needs_a_cluster),
         TEST(test_strangers_get_silence_until_the_deadline),
         TEST(test_client_distrusts_a_server_without_the_key),
+        TEST(test_handshake_in_pieces),
         TEST(test_oversized_frame),
         TEST(test_corrupt_frame),
         TEST(test_half_a_frame_then_end),

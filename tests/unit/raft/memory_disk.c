@@ -219,8 +219,9 @@ void memory_disk_init(struct memory_disk *d, uint64_t seed)
 {
     memset(d, 0, sizeof *d);
     d->prng = prng_init(seed);
-    d->io = (struct wal_io){disk_list, disk_create, disk_open,   disk_close,    disk_read,  disk_write,
-                            disk_sync, disk_rename, disk_unlink, disk_sync_dir, disk_random};
+    d->io =
+        (struct wal_io){disk_list, disk_create, disk_open,   disk_close,    disk_read,  disk_write,
+                        disk_sync, disk_rename, disk_unlink, disk_sync_dir, disk_random};
 }
 
 void memory_disk_close(struct memory_disk *d)

@@ -1,5 +1,6 @@
-/* Raft messages as bytes: what is encoded comes back, and what no correct peer sends is refused without
- * reading beyond the frame (run it under ASan: every frame lies in memory of exactly its size). */
+/* Raft messages as bytes: what is encoded comes back, and what no correct peer sends is refused
+ * without reading beyond the frame (run it under ASan: every frame lies in memory of exactly its
+ * size). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,8 +55,8 @@ static struct frame append_entries(struct raft_message *raft)
     for (uint32_t i = 0; i < RECORDS; i++) {
         uint8_t data[400];
         memset(data, (int)('a' + i), sizeof data);
-        record_encode(record_memory[i], i == 2 ? RECORD_NOOP : RECORD_COMMAND, 10 + i, terms[i], data,
-                      i * 73);
+        record_encode(record_memory[i], i == 2 ? RECORD_NOOP : RECORD_COMMAND, 10 + i, terms[i],
+                      data, i * 73);
         records[i] = (const struct record_header *)(const void *)record_memory[i];
     }
     *raft = (struct raft_message){.type = RAFT_APPEND_ENTRIES, .server_id = 3};
@@ -145,7 +146,8 @@ static void test_plain_messages(void **state)
     }
 
     raft = (struct raft_message){.type = RAFT_TIMEOUT_NOW};
-    raft.timeout_now = (struct raft_timeout_now){.term = 4, .last_log_index = 11, .last_log_term = 3};
+    raft.timeout_now =
+        (struct raft_timeout_now){.term = 4, .last_log_index = 11, .last_log_term = 3};
     f = encode(&(struct message_out){.raft = &raft});
     assert_int_equal(message_decode(f.data, f.size, &m), 0);
     assert_int_equal(m.raft.timeout_now.term, 4);
@@ -167,9 +169,10 @@ static void test_plain_messages(void **state)
 
 static size_t sample_configuration(uint8_t out[static REPLICA_CONFIGURATION_SIZE_MAX])
 {
-    struct membership members = {.count = 2,
-                                 .members = {{.id = 1, .address = "127.0.0.1:7000", .role = REPLICA_VOTER},
-                                             {.id = 2, .address = "[::1]:7001", .role = REPLICA_SPARE}}};
+    struct membership members = {
+        .count = 2,
+        .members = {{.id = 1, .address = "127.0.0.1:7000", .role = REPLICA_VOTER},
+                    {.id = 2, .address = "[::1]:7001", .role = REPLICA_SPARE}}};
     int size = membership_encode(&members, out);
     assert_true(size > 0);
     return (size_t)size;

@@ -130,7 +130,8 @@ static int teardown(void **state)
 }
 
 /* Appends count entries from index on in one call; the records' memory is gone afterwards. */
-static uint64_t append(struct fixture *f, uint64_t index, size_t count, uint64_t term, uint32_t size)
+static uint64_t append(struct fixture *f, uint64_t index, size_t count, uint64_t term,
+                       uint32_t size)
 {
     uint8_t *data = malloc(size + 1u);
     memset(data, (int)(index & 0xFF), size);
@@ -396,16 +397,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_append_and_restart),
-        TEST(test_wait),
-        TEST(test_group_commit),
-        TEST(test_large_appends_and_trim),
-        TEST(test_override_and_reset),
-        TEST(test_close_writes_what_is_queued),
-        TEST(test_directory_is_locked),
-        TEST(test_refusals_at_open),
-        TEST(test_without_sync),
-        TEST(test_write_error_is_fail_stop),
+        TEST(test_append_and_restart),  TEST(test_wait),
+        TEST(test_group_commit),        TEST(test_large_appends_and_trim),
+        TEST(test_override_and_reset),  TEST(test_close_writes_what_is_queued),
+        TEST(test_directory_is_locked), TEST(test_refusals_at_open),
+        TEST(test_without_sync),        TEST(test_write_error_is_fail_stop),
         TEST(test_killed_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* The log's segments and recovery over a disk in memory: what a crash leaves is recovered exactly, what
- * a crash cannot explain is refused. */
+/* The log's segments and recovery over a disk in memory: what a crash leaves is recovered exactly,
+ * what a crash cannot explain is refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -239,8 +239,8 @@ static void test_block_refuses_what_does_not_fit(void **state)
     struct fixture *f = *state;
     must_open(f);
     put_vote(f, 1, 0);
-    uint32_t largest = (uint32_t)(wal_record_size_max(f->config.segment_size) -
-                                  sizeof(struct record_header));
+    uint32_t largest =
+        (uint32_t)(wal_record_size_max(f->config.segment_size) - sizeof(struct record_header));
     block_begin(f);
     assert_false(block_entry(f, &f->model, 1, 1, 1, largest + 1));
     assert_true(block_entry(f, &f->model, 1, 1, 1, largest));
@@ -315,6 +315,7 @@ static void test_reset(void **state)
     assert_int_equal(f->recovered.base_index, 1000);
     assert_int_equal(f->recovered.base_term, 5);
     assert_int_equal(f->recovered.count, 0);
+    assert_true(f->core.segments_count > 1);
     assert_int_equal(wal_core_trim(&f->core, 0), 0);
     assert_int_equal(f->core.segments_count, 1); /* everything before is void */
     put(f, 1001, 5, 300);
@@ -322,19 +323,25 @@ static void test_reset(void **state)
     must_equal_model(f);
     assert_int_equal(f->recovered.count, 2);
     assert_int_equal(f->recovered.vote, 2);
+    for (uint64_t i = 1003; i <= 1030; i++) {
+        put(f, i, 5, 2000);
+    }
+    assert_true(f->core.segments_count > 1);
     /* Backwards too: a log that is ahead of its checkpoint is dropped to it. */
     block_begin(f);
     wal_block_add_reset(&f->block, 50, 5);
     assert_true(block_entry(f, &f->model, 51, 5, 1, 20));
     assert_int_equal(block_end(f), 0);
     f->model.base_index = 50;
+    assert_int_equal(wal_core_trim(&f->core, 0), 0);
+    assert_int_equal(f->core.segments_count, 1); /* without a restart in between as well */
     must_equal_model(f);
 }
 
 /* ---- torn writes ---- */
 
-/* Every cut of a last write of three blocks, and random subsets of its sectors. Then the log goes on,
- * once in place and once with a write so large that it needs the next segment. */
+/* Every cut of a last write of three blocks, and random subsets of its sectors. Then the log goes
+ * on, once in place and once with a write so large that it needs the next segment. */
 static void test_torn_last_write(void **state)
 {
     struct fixture *f = *state;
@@ -412,7 +419,8 @@ static void test_every_flipped_bit_is_refused(void **state)
             uint64_t at = WAL_BLOCK_SIZE;
             while (at < file->size &&
                    wal_write_header_ok((const void *)(file->data + at), h->salt)) {
-                at += wal_round_up(((const struct wal_write_header *)(const void *)(file->data + at))->size);
+                at += wal_round_up(
+                    ((const struct wal_write_header *)(const void *)(file->data + at))->size);
             }
             used = at;
         }
@@ -438,6 +446,82 @@ static void test_every_flipped_bit_is_refused(void **state)
     f->model.last_index--;
     must_equal_model(f);
     assert_true(f->recovered.torn_bytes > 0);
+}
+
+/* Wounds a random place of a random file in a random way. */
+static void wound(struct memory_disk *d, struct prng *p)
+{
+    struct memory_file *files[2];
+    uint64_t at[2];
+    size_t span = prng_one_in(p, 2) ? SECTOR : WAL_BLOCK_SIZE;
+    for (int k = 0; k < 2; k++) {
+        do {
+            files[k] = &d->files[prng_below(p, MEMORY_DISK_FILES)];
+        } while (files[k]->data == NULL);
+        at[k] = prng_below(p, files[k]->size / span) * span;
+    }
+    uint8_t *a = files[0]->data + at[0], *b = files[1]->data + at[1];
+    uint8_t kept[WAL_BLOCK_SIZE];
+    memcpy(kept, a, span);
+    switch (prng_below(p, 5)) {
+    case 0:
+        a[prng_below(p, span)] ^= (uint8_t)(1u << prng_below(p, 8));
+        break;
+    case 1: /* lost */
+        memset(a, 0, span);
+        break;
+    case 2: /* misdirected */
+        memcpy(b, kept, span);
+        break;
+    case 3: /* swapped */
+        memmove(a, b, span);
+        memcpy(b, kept, span);
+        break;
+    default:
+        for (size_t i = 0; i < span; i++) {
+            a[i] = (uint8_t)prng_next(p);
+        }
+        break;
+    }
+}
+
+/* Any damage at all: the log is refused, or whole, or lacks its last write; or its last n when n places
+ * are damaged at once and happen to be just these. Never anything else. */
+static void test_random_damage(void **state)
+{
+    struct fixture *f = *state;
+    fill_for_damage(f);
+    struct model whole = f->model;
+    struct memory_disk pristine;
+    memory_disk_copy(&pristine, &f->disk);
+    struct prng p = prng_init(7);
+    unsigned refused = 0, unharmed = 0, shorter = 0;
+    for (int round = 0; round < 4000; round++) {
+        memory_disk_close(&f->disk);
+        memory_disk_copy(&f->disk, &pristine);
+        uint64_t wounds = 1 + prng_below(&p, 3);
+        for (uint64_t i = 0; i < wounds; i++) {
+            wound(&f->disk, &p);
+        }
+        if (try_open(f) != 0) {
+            refused++;
+            continue;
+        }
+        struct model lost = whole;
+        while (compare(f, &lost) != NULL && whole.last_index - lost.last_index < wounds) {
+            lost.last_index--;
+        }
+        const char *wrong = compare(f, &lost);
+        if (wrong != NULL) {
+            fail_msg("round %d: recovered something else: %s", round, wrong);
+        }
+        unharmed += lost.last_index == whole.last_index; /* a spare was hit, or behind the end */
+        shorter += lost.last_index != whole.last_index;
+    }
+    assert_true(refused > 1000);
+    assert_true(unharmed > 100);
+    assert_true(shorter < refused / 10);
+    memory_disk_close(&pristine);
 }
 
 /* A write that never reached the disk, though a later one did. */
@@ -530,8 +614,8 @@ static void test_foreign_logs_are_refused(void **state)
     must_equal_model(f);
 }
 
-/* A recycled segment is full of writes that were valid in its earlier life, at the same offsets and of
- * the same shape. */
+/* A recycled segment is full of writes that were valid in its earlier life, at the same offsets and
+ * of the same shape. */
 static void test_stale_writes_of_a_recycled_segment(void **state)
 {
     struct fixture *f = *state;
@@ -548,6 +632,55 @@ static void test_stale_writes_of_a_recycled_segment(void **state)
         }
     }
     assert_true(f->core.segments_count <= 2);
+}
+
+/* What binds a write together, one thing at a time. */
+static void test_what_makes_a_write_valid(void **state)
+{
+    struct fixture *f = *state;
+    must_open(f);
+    block_begin(f);
+    assert_true(block_vote(f, &f->model, 1, 0));
+    assert_true(block_entry(f, &f->model, 1, 1, 1, 40));
+    assert_true(block_entry(f, &f->model, 2, 1, 2, 40));
+    assert_int_equal(block_end(f), 0);
+    uint64_t salt = f->core.salt, sequence = f->core.sequence_next - 1;
+    size_t span = (size_t)wal_round_up(f->block.size);
+    assert_true(wal_write_ok(f->memory, span, salt, sequence));
+    assert_false(wal_write_ok(f->memory, span, salt + 1, sequence)); /* an earlier life */
+    assert_false(wal_write_ok(f->memory, span, salt, sequence + 1));
+    assert_false(wal_write_ok(f->memory, span - 1, salt, sequence));
+    /* A record that is valid in itself, but was left there by an earlier write. */
+    size_t at = f->block.size - record_span(40);
+    uint8_t data[40] = {0};
+    record_encode(f->memory + at, RECORD_COMMAND, 2, 1, data, sizeof data);
+    assert_false(wal_write_ok(f->memory, span, salt, sequence));
+}
+
+/* A client may choose the bytes of its commands. In a write that a crash left incomplete they must
+ * not pass for a newer write: the node would refuse to start. */
+static void test_forged_header_in_a_torn_write(void **state)
+{
+    struct fixture *f = *state;
+    must_open(f);
+    put_vote(f, 1, 1);
+    static uint8_t data[3 * WAL_BLOCK_SIZE];
+    /* In the second block of the write: behind the headers of the write and of the record. */
+    size_t at = WAL_BLOCK_SIZE - sizeof(struct wal_write_header) - sizeof(struct record_header);
+    struct wal_write_header forged = {.salt = 0x1234, .sequence = 1000, .size = 64};
+    wal_write_header_seal(&forged);
+    memcpy(data + at, &forged, sizeof forged);
+    record_encode(f->record, RECORD_COMMAND, 1, 1, data, sizeof data);
+    block_begin(f);
+    assert_true(wal_block_add(&f->block, (const struct record_header *)(const void *)f->record));
+    char name[WAL_IO_NAME_SIZE];
+    uint64_t offset = f->core.offset;
+    assert_int_equal(block_end(f), 0);
+    struct memory_file *file = memory_disk_find(&f->disk, segment_name(name, 1));
+    assert_memory_equal(file->data + offset + WAL_BLOCK_SIZE, &forged, sizeof forged);
+    memset(file->data + offset, 0, SECTOR); /* the one sector that did not make it */
+    must_equal_model(f);
+    assert_int_equal(f->recovered.count, 0);
 }
 
 /* ---- spares and sizes ---- */
@@ -595,7 +728,8 @@ static void test_disk_full(void **state)
     f->config.spares_min = 0;
     must_open(f);
     put_vote(f, 1, 1);
-    f->disk.crash_at = f->disk.operations + 3; /* some write, then the next segment cannot be made */
+    f->disk.crash_at =
+        f->disk.operations + 3; /* some write, then the next segment cannot be made */
     int rv = 0;
     for (uint64_t i = 1; rv == 0 && i < 100; i++) {
         block_begin(f);
@@ -654,8 +788,9 @@ static int random_request(struct fixture *f, struct prng *p)
     return rv == 0 && resets ? wal_core_trim(&f->core, 0) : rv;
 }
 
-/* Random requests, a crash at a random operation (of the request, of a switch of segments, of recycling
- * or of the next open), recovery: exactly the state before or after the request that was under way. */
+/* Random requests, a crash at a random operation (of the request, of a switch of segments, of
+ * recycling or of the next open), recovery: exactly the state before or after the request that was
+ * under way. */
 static void test_random_crashes(void **state)
 {
     uint64_t crashes = 0, after = 0, runs = 150;
@@ -722,11 +857,14 @@ int main(void)
         TEST(test_reset),
         TEST(test_torn_last_write),
         TEST(test_every_flipped_bit_is_refused),
+        TEST(test_random_damage),
         TEST(test_lost_write_is_refused),
         TEST(test_missing_segment_is_refused),
         TEST(test_cut_or_swapped_files_are_refused),
         TEST(test_foreign_logs_are_refused),
         TEST(test_stale_writes_of_a_recycled_segment),
+        TEST(test_what_makes_a_write_valid),
+        TEST(test_forged_header_in_a_torn_write),
         TEST(test_left_over_files_are_tidied),
         TEST(test_segment_size_may_change),
         TEST(test_disk_full),

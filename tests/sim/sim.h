@@ -1,0 +1,230 @@
+/* sim: a whole cluster in one thread and in virtual time. Real driver, real log format and recovery,
+ * real message codec; simulated disks, network, clocks, checkpoints and clients.
+ *
+ * Everything random or timed comes from one seed: no threads, no wall clock, no pointer order. The same
+ * seed and options give the same events, byte for byte (`--twice` compares their hash).
+ *
+ * Reading order: sim.h → sim_world.c (events) → sim_node.c (a node on a driver) → sim_log.c and
+ * sim_disk.c (durability) → sim_network.c → sim_clients.c → sim_faults.c → sim_check.c (what must hold).
+ *
+ * A run has two phases: faults with clients and safety checks, then everything heals and all nodes
+ * must converge within SIM_CONVERGENCE_US. */
+#ifndef TESTS_SIM_SIM_H
+#define TESTS_SIM_SIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/prng.h"
+#include "raft/driver.h"
+#include "tests/sim/sim_disk.h"
+#include "tests/sim/sim_log.h"
+#include "tests/sim/sim_machine.h"
+
+#define SIM_NODES_MAX      7
+#define SIM_CONVERGENCE_US 20000000ull
+#define SIM_CLIENTS_STOP_US  3000000ull /* after healing: then everything must come to rest */
+#define SIM_CHECKPOINTS_KEPT 6 /* a pinned reader for each ticket, in effect */
+
+/* What a seed may do. Each seed switches a random subset off (swarm testing): faults that are always
+ * on hide each other's bugs. */
+struct sim_swarm {
+    unsigned nodes, voters;
+    bool crashes, disk_crashes, cuts, one_way_cuts, losses, breaks, pauses, slow_disks;
+    bool checkpoints, install_failures, transfers, membership, reads, skew, quick;
+    uint64_t checkpoint_entries;  /* between two checkpoints */
+    uint64_t trailing_entries;
+    uint32_t in_flight_max;
+    uint64_t segment_size;
+    uint64_t client_interval_us;  /* mean */
+    uint64_t fault_interval_us;   /* mean */
+    uint64_t latency_us;          /* of the network, least */
+    uint64_t jitter_us;
+    size_t command_size_max;
+};
+
+struct sim_options {
+    uint64_t seed;
+    uint64_t duration_us; /* of the phase with faults */
+    bool verbose;
+    unsigned guards_off; /* enum driver_guard */
+    const struct sim_machine *machine;
+};
+
+enum sim_event_kind {
+    SIM_MESSAGE,
+    SIM_DISK,          /* the write under way is complete */
+    SIM_TICK,
+    SIM_CHECKPOINT,    /* the checkpoint under way is durable */
+    SIM_INSTALL,       /* the pull is over */
+    SIM_RESTART,
+    SIM_LINK_UP,
+    SIM_LINK_NOTICE,   /* a node sees that a link went up or down */
+    SIM_CLIENT,
+    SIM_FAULT,
+    SIM_HEAL,
+};
+
+struct sim_event {
+    uint64_t time_us, sequence;
+    enum sim_event_kind kind;
+    unsigned node;    /* index, SIM_NODES_MAX: none */
+    unsigned life;    /* of the node: an event for an earlier life is dropped */
+    uint64_t a, b;
+    void *data;       /* malloc'ed, freed with the event */
+    size_t size;
+};
+
+/* Bytes of a machine's state, shared by count between nodes. */
+struct sim_image {
+    unsigned references;
+    uint64_t digest;
+    size_t size;
+    uint8_t *data;
+};
+
+struct sim_checkpoint {
+    struct replica_position position; /* index 0: none */
+    struct sim_image *image;
+};
+
+struct sim;
+struct sim_request;
+
+struct sim_node {
+    struct sim *sim;
+    unsigned index;
+    uint64_t id;
+    bool up;
+    unsigned life;
+    uint64_t paused_until_us, slow_until_us;
+    uint64_t clock_base_ms;
+    uint64_t clock_rate_ppm; /* 1000000: as the world's */
+
+    /* Survives a crash. */
+    struct sim_disk *disk;
+    struct sim_log_model durable; /* what its log must hold */
+    struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
+    uint64_t voted_term, voted_for; /* by messages that left: what the world relies on */
+
+    /* Lost in a crash. */
+    struct sim_log *log;
+    struct driver *driver;
+    void *machine;
+    uint64_t applied;
+    uint64_t tick_at_us;
+    bool disk_busy;
+    struct sim_checkpoint running; /* being written */
+    uint64_t checkpoint_last;
+    struct replica_ticket ticket;  /* being pulled */
+    uint64_t ticket_from;
+    bool installing;
+    bool was_leader;
+};
+
+struct sim_link { /* between two nodes, both directions */
+    bool up;
+    unsigned epoch; /* messages of an earlier connection are lost */
+    uint64_t arrival_us[2]; /* FIFO: of the last message in each direction */
+};
+
+/* The one log that all nodes must agree on. */
+struct sim_history_entry {
+    uint64_t term;
+    uint32_t crc32c;
+    uint8_t type;
+    bool known, has_digest;
+    uint64_t digest;
+};
+
+struct sim_history {
+    struct sim_history_entry *entries; /* by index - 1 */
+    size_t capacity;
+    uint64_t last;
+    uint64_t *leaders; /* by term: node id, 0 unknown */
+    size_t leaders_capacity;
+    uint64_t acknowledged_max; /* largest index acknowledged to a client */
+};
+
+struct sim_stats {
+    uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
+        checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
+        faults, torn;
+};
+
+struct sim {
+    struct sim_options options;
+    struct sim_swarm swarm;
+    struct prng prng;
+    uint64_t now_us, sequence;
+    uint64_t hash; /* of all events */
+    bool healing;  /* the second phase */
+    uint64_t healed_at_us, healed_at_index;
+    struct sim_event *heap;
+    size_t heap_count, heap_capacity;
+    struct sim_node nodes[SIM_NODES_MAX];
+    struct sim_link links[SIM_NODES_MAX][SIM_NODES_MAX]; /* [low][high] */
+    bool cut[SIM_NODES_MAX][SIM_NODES_MAX];              /* [from][to] */
+    struct sim_history history;
+    struct sim_stats stats;
+    uint64_t client_sequence;
+    struct sim_request *pending; /* of clients, without an answer */
+};
+
+/* sim_world.c */
+void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_t *hash);
+void sim_push(struct sim *s, uint64_t delay_us, enum sim_event_kind kind, struct sim_node *node,
+              uint64_t a, uint64_t b, void *data, size_t size);
+void sim_hash(struct sim *s, uint64_t value);
+void sim_trace(struct sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool sim_one_in(struct sim *s, uint64_t n);
+uint64_t sim_below(struct sim *s, uint64_t bound);
+/* Around `mean`, at least 1. */
+uint64_t sim_around(struct sim *s, uint64_t mean);
+
+/* sim_node.c */
+void sim_node_init(struct sim *s, unsigned index);
+void sim_node_close(struct sim_node *n);
+void sim_node_start(struct sim_node *n);
+void sim_node_crash(struct sim_node *n);
+void sim_node_event(struct sim_node *n, struct sim_event *e);
+/* After every event at a node: its disk is kept busy, its timer set, its death noticed. */
+void sim_node_after(struct sim_node *n);
+uint64_t sim_node_now_ms(const struct sim_node *n);
+struct sim_node *sim_leader(struct sim *s); /* a ready one, or NULL */
+struct sim_image *sim_image_retain(struct sim_image *image);
+void sim_image_release(struct sim_image *image);
+
+/* sim_network.c */
+void sim_network_start(struct sim *s);
+void sim_network_send(struct sim_node *from, uint64_t to_id, const struct message_out *m);
+void sim_network_event(struct sim *s, struct sim_event *e);
+/* The node died (gone: its host is silent, nobody is told before a timeout) or came back. */
+void sim_network_node_down(struct sim_node *n, bool silent);
+void sim_network_node_up(struct sim_node *n);
+void sim_network_break(struct sim *s, unsigned a, unsigned b);
+
+/* sim_clients.c */
+void sim_clients_event(struct sim *s);
+void sim_clients_close(struct sim *s);
+
+/* sim_faults.c */
+void sim_swarm_choose(struct sim *s);
+void sim_faults_event(struct sim *s);
+void sim_faults_heal(struct sim *s);
+/* The leader is asked to give the node another role: voter, standby, no member. */
+void sim_faults_membership(struct sim *s, unsigned target);
+
+/* sim_check.c: each ends the run with the seed and the command that replays it */
+_Noreturn void sim_violation(const struct sim *s, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void sim_check_applied(struct sim_node *n, const struct record_header *record);
+void sim_check_digest(struct sim_node *n, uint64_t index, uint64_t digest);
+void sim_check_state(struct sim_node *n, const struct driver_state *state);
+void sim_check_send(struct sim_node *n, uint64_t to_id, const struct message_out *m);
+void sim_check_acknowledged(struct sim *s, uint64_t index, uint64_t term, uint32_t crc);
+void sim_check_converged(struct sim *s);
+bool sim_is_converged(struct sim *s);
+
+#endif

@@ -1,0 +1,233 @@
+/* sim_faults: what goes wrong, and when. Each seed chooses its kinds of faults and its limits. */
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+static bool coin(struct sim *s)
+{
+    return sim_one_in(s, 2);
+}
+
+static uint64_t one_of(struct sim *s, const uint64_t *values, size_t count)
+{
+    return values[sim_below(s, count)];
+}
+
+#define ONE_OF(s, ...) \
+    one_of(s, (const uint64_t[]){__VA_ARGS__}, \
+           sizeof((const uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+
+void sim_swarm_choose(struct sim *s)
+{
+    struct sim_swarm *w = &s->swarm;
+    w->nodes = (unsigned)ONE_OF(s, 3, 3, 3, 4, 5, 5);
+    w->membership = w->nodes > 3 && coin(s);
+    w->voters = w->nodes == 4 || (w->nodes == 5 && w->membership) ? 3 : w->nodes;
+    if (sim_one_in(s, 25)) { /* an only voter with a standby or two */
+        w->nodes = 2 + (unsigned)sim_below(s, 2);
+        w->voters = 1;
+        w->membership = false;
+    }
+    w->crashes = !sim_one_in(s, 4);
+    w->disk_crashes = coin(s);
+    w->cuts = coin(s);
+    w->one_way_cuts = coin(s);
+    w->losses = coin(s);
+    w->breaks = coin(s);
+    w->pauses = coin(s);
+    w->slow_disks = coin(s);
+    w->checkpoints = !sim_one_in(s, 4);
+    w->install_failures = coin(s);
+    w->transfers = coin(s);
+    w->reads = !sim_one_in(s, 4);
+    w->skew = coin(s);
+    w->quick = coin(s);
+    w->checkpoint_entries = ONE_OF(s, 4, 16, 64, 64, 256);
+    w->trailing_entries = ONE_OF(s, 0, 2, 8, 32, 128);
+    w->in_flight_max = (uint32_t)ONE_OF(s, 1, 4, 64, 512);
+    w->segment_size = ONE_OF(s, 32, 64, 256) << 10;
+    w->client_interval_us = ONE_OF(s, 3000, 8000, 20000);
+    w->fault_interval_us = ONE_OF(s, 150000, 400000, 1200000);
+    w->latency_us = ONE_OF(s, 20, 150, 1000);
+    w->jitter_us = ONE_OF(s, 10, 500, 3000);
+    w->command_size_max = (size_t)ONE_OF(s, 128, 512, 4000);
+}
+
+static void heal_later(struct sim *s)
+{
+    sim_push(s, 1000 + sim_below(s, 3000000), SIM_HEAL, NULL, 0, 0, NULL, 0);
+}
+
+static void cut_both(struct sim *s, unsigned a, unsigned b)
+{
+    s->cut[a][b] = s->cut[b][a] = true;
+    if (coin(s)) {
+        sim_network_break(s, a, b);
+    }
+}
+
+static void fault_isolate(struct sim *s, unsigned node)
+{
+    sim_trace(s, "node %u: isolated", node + 1);
+    for (unsigned peer = 0; peer < s->swarm.nodes; peer++) {
+        if (peer != node) {
+            cut_both(s, node, peer);
+        }
+    }
+    heal_later(s);
+}
+
+static void fault_halves(struct sim *s)
+{
+    sim_trace(s, "partition");
+    uint64_t side = prng_next(&s->prng);
+    for (unsigned a = 0; a < s->swarm.nodes; a++) {
+        for (unsigned b = a + 1; b < s->swarm.nodes; b++) {
+            if (((side >> a) & 1) != ((side >> b) & 1)) {
+                cut_both(s, a, b);
+            }
+        }
+    }
+    heal_later(s);
+}
+
+void sim_faults_membership(struct sim *s, unsigned target)
+{
+    struct sim_node *leader = sim_leader(s);
+    if (leader == NULL) {
+        return;
+    }
+    struct membership m;
+    driver_get_membership(leader->driver, &m);
+    uint64_t id = target + 1;
+    uint64_t now_ms = sim_node_now_ms(leader);
+    const struct replica_member *member = membership_find(&m, id);
+    size_t voters = membership_count_voters(&m);
+    enum replica_status status = REPLICA_REFUSED;
+    if (member == NULL) {
+        struct replica_member added = {.id = id, .role = REPLICA_STANDBY};
+        memcpy(added.address, "node", 4);
+        added.address[4] = (char)('0' + id);
+        status = driver_add(leader->driver, now_ms, &added);
+    } else if (member->role != REPLICA_VOTER) {
+        status = sim_one_in(s, 4) ? driver_remove(leader->driver, now_ms, id)
+                                  : driver_assign(leader->driver, now_ms, id, REPLICA_VOTER);
+    } else if (voters > 3) {
+        status = driver_assign(leader->driver, now_ms, id, REPLICA_STANDBY);
+    }
+    sim_trace(s, "node %u: changes the role of %llu: %d", leader->index + 1,
+              (unsigned long long)id, (int)status);
+    sim_node_after(leader);
+}
+
+static void fault_transfer(struct sim *s)
+{
+    struct sim_node *leader = sim_leader(s);
+    if (leader == NULL) {
+        return;
+    }
+    uint64_t to = sim_below(s, s->swarm.nodes + 1);
+    if (driver_transfer(leader->driver, sim_node_now_ms(leader), to) == REPLICA_OK) {
+        s->stats.transfers++;
+    }
+    sim_node_after(leader);
+}
+
+static void fault_pause(struct sim *s, struct sim_node *n)
+{
+    uint64_t pause_us = sim_one_in(s, 3) ? sim_below(s, 3000000) : sim_below(s, 300000);
+    n->paused_until_us = s->now_us + pause_us;
+    sim_trace(s, "node %u: frozen for %llu us", n->index + 1, (unsigned long long)pause_us);
+}
+
+void sim_faults_event(struct sim *s)
+{
+    if (s->healing) {
+        return;
+    }
+    const struct sim_swarm *w = &s->swarm;
+    sim_push(s, sim_around(s, w->fault_interval_us), SIM_FAULT, NULL, 0, 0, NULL, 0);
+    s->stats.faults++;
+    unsigned target = (unsigned)sim_below(s, w->nodes);
+    struct sim_node *leader = sim_leader(s);
+    if (leader != NULL && sim_one_in(s, 3)) {
+        target = leader->index; /* it hurts most there */
+    }
+    struct sim_node *n = &s->nodes[target];
+    switch (sim_below(s, 11)) {
+    case 0:
+        if (w->crashes) {
+            sim_node_crash(n);
+        }
+        break;
+    case 1: /* power cut: everybody */
+        for (unsigned i = 0; w->crashes && sim_one_in(s, 3) && i < w->nodes; i++) {
+            sim_node_crash(&s->nodes[i]);
+        }
+        break;
+    case 2:
+        if (w->disk_crashes && n->up) {
+            sim_disk_arm(n->disk, 1 + (unsigned)sim_below(s, 30));
+        }
+        break;
+    case 3:
+        if (w->cuts) {
+            fault_isolate(s, target);
+        }
+        break;
+    case 4:
+        if (w->cuts) {
+            fault_halves(s);
+        }
+        break;
+    case 5:
+        if (w->one_way_cuts) {
+            s->cut[target][sim_below(s, w->nodes)] = true;
+            heal_later(s);
+        }
+        break;
+    case 6:
+        if (w->breaks) {
+            unsigned other = (unsigned)sim_below(s, w->nodes);
+            if (other != target) {
+                sim_network_break(s, target, other);
+            }
+        }
+        break;
+    case 7:
+        if (w->pauses && n->up) {
+            fault_pause(s, n);
+        }
+        break;
+    case 8:
+        if (w->slow_disks) {
+            n->slow_until_us = s->now_us + sim_below(s, 2000000);
+        }
+        break;
+    case 9:
+        if (w->transfers) {
+            fault_transfer(s);
+        }
+        break;
+    default:
+        if (w->membership) {
+            sim_faults_membership(s, (unsigned)sim_below(s, w->nodes));
+        }
+        break;
+    }
+}
+
+void sim_faults_heal(struct sim *s)
+{
+    memset(s->cut, 0, sizeof s->cut);
+    for (unsigned i = 0; i < s->swarm.nodes; i++) {
+        struct sim_node *n = &s->nodes[i];
+        n->slow_until_us = 0;
+        if (s->healing) {
+            sim_disk_arm(n->disk, 0);
+            if (!n->up) {
+                sim_push(s, 1000, SIM_RESTART, n, 0, 0, NULL, 0);
+            }
+        }
+    }
+}

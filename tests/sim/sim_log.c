@@ -1,0 +1,348 @@
+/* sim_log: wal_core in virtual time, and the model that judges it. See sim_log.h. */
+#include "tests/sim/sim_log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+
+#define BLOCK_CAPACITY (64u << 10)
+
+enum op_kind { OP_ENTRY, OP_VOTE, OP_RESET };
+
+/* What a block does, for the model. */
+struct sim_log_op {
+    enum op_kind kind;
+    uint64_t index, term; /* OP_VOTE: index is the vote */
+    uint32_t crc32c;
+};
+
+struct block {
+    struct block *next;
+    struct wal_block wal;
+    uint64_t ticket; /* of the last thing in it */
+    struct sim_log_op *ops;
+    size_t ops_count, ops_capacity;
+};
+
+struct sim_log {
+    struct wal_core core;
+    struct sim_disk *disk;
+    struct sim_log_model *model;
+    struct block *first, **last;
+    struct block *writing; /* detached from the queue */
+    struct wal_write write;
+    uint64_t ticket;
+    uint64_t trim_index; /* wanted; carried out between writes */
+    uint64_t trimmed_index;
+    size_t capacity;
+};
+
+/* ---- model ---- */
+
+uint64_t sim_log_model_term(const struct sim_log_model *m, uint64_t index)
+{
+    return index > m->base && index <= m->base + m->count ? m->entries[index - m->base - 1].term : 0;
+}
+
+uint32_t sim_log_model_crc32c(const struct sim_log_model *m, uint64_t index)
+{
+    return sim_log_model_term(m, index) != 0 ? m->entries[index - m->base - 1].crc32c : 0;
+}
+
+void sim_log_model_close(struct sim_log_model *m)
+{
+    free(m->entries);
+    free(m->pending);
+    *m = (struct sim_log_model){0};
+}
+
+static void model_apply(struct sim_log_model *m, const struct sim_log_op *op)
+{
+    switch (op->kind) {
+    case OP_VOTE:
+        m->term = op->term;
+        m->vote = op->index;
+        return;
+    case OP_RESET:
+        m->base = op->index;
+        m->count = 0;
+        return;
+    case OP_ENTRY:
+        CHECK(op->index > m->base);
+        CHECK(op->index <= m->base + m->count + 1);
+        m->count = (size_t)(op->index - m->base - 1);
+        if (m->count == m->capacity) {
+            m->capacity = m->capacity == 0 ? 256 : m->capacity * 2;
+            m->entries = realloc(m->entries, m->capacity * sizeof *m->entries);
+            CHECK(m->entries != NULL);
+        }
+        m->entries[m->count].term = op->term;
+        m->entries[m->count].crc32c = op->crc32c;
+        m->count++;
+        return;
+    }
+}
+
+static void model_copy(struct sim_log_model *to, const struct sim_log_model *from)
+{
+    *to = *from;
+    to->capacity = from->count + 1;
+    to->entries = malloc(to->capacity * sizeof *to->entries);
+    CHECK(to->entries != NULL);
+    if (from->count > 0) {
+        memcpy(to->entries, from->entries, from->count * sizeof *to->entries);
+    }
+}
+
+/* Older entries than the recovered base may be gone: trimmed. Everything else must agree. */
+static bool model_agrees(const struct sim_log_model *m, const struct wal_recovered *r, char *why,
+                         size_t size)
+{
+    uint64_t last = m->base + m->count;
+    if (r->term != m->term || r->vote != m->vote) {
+        snprintf(why, size, "term %llu vote %llu, must be %llu and %llu",
+                 (unsigned long long)r->term, (unsigned long long)r->vote,
+                 (unsigned long long)m->term, (unsigned long long)m->vote);
+        return false;
+    }
+    if (r->base_index < m->base || r->base_index > last || r->base_index + r->count != last) {
+        snprintf(why, size, "entries %llu+1..%llu, must be %llu+1..%llu",
+                 (unsigned long long)r->base_index, (unsigned long long)(r->base_index + r->count),
+                 (unsigned long long)m->base, (unsigned long long)last);
+        return false;
+    }
+    for (size_t i = 0; i < r->count; i++) {
+        uint64_t index = r->base_index + 1 + i;
+        const struct record_header *record = r->entries[i];
+        if (record->index != index || record->term != m->entries[index - m->base - 1].term ||
+            record->crc32c != m->entries[index - m->base - 1].crc32c) {
+            snprintf(why, size, "another entry at %llu", (unsigned long long)index);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- blocks ---- */
+
+static void block_destroy(struct block *b)
+{
+    free(b->wal.data);
+    free(b->ops);
+    free(b);
+}
+
+static struct block *block_add(struct sim_log *l)
+{
+    struct block *b = calloc(1, sizeof *b);
+    CHECK(b != NULL);
+    uint8_t *data = aligned_alloc(WAL_BLOCK_SIZE, l->capacity);
+    CHECK(data != NULL);
+    wal_block_init(&b->wal, data, l->capacity);
+    *l->last = b;
+    l->last = &b->next;
+    return b;
+}
+
+static struct block *block_last(struct sim_log *l)
+{
+    struct block *b = l->first;
+    while (b != NULL && b->next != NULL) {
+        b = b->next;
+    }
+    return b;
+}
+
+static void block_note(struct block *b, struct sim_log_op op)
+{
+    if (b->ops_count == b->ops_capacity) {
+        b->ops_capacity = b->ops_capacity == 0 ? 16 : b->ops_capacity * 2;
+        b->ops = realloc(b->ops, b->ops_capacity * sizeof *b->ops);
+        CHECK(b->ops != NULL);
+    }
+    b->ops[b->ops_count++] = op;
+}
+
+static struct block *add_record(struct sim_log *l, const struct record_header *record)
+{
+    struct block *b = block_last(l);
+    if (b == NULL || !wal_block_add(&b->wal, record)) {
+        b = block_add(l);
+        bool fits = wal_block_add(&b->wal, record);
+        CHECK(fits);
+    }
+    return b;
+}
+
+uint64_t sim_log_append(struct sim_log *l, const struct record_header *const *records, size_t count)
+{
+    uint64_t ticket = ++l->ticket;
+    for (size_t i = 0; i < count; i++) {
+        struct block *b = add_record(l, records[i]);
+        block_note(b, (struct sim_log_op){OP_ENTRY, records[i]->index, records[i]->term,
+                                  records[i]->crc32c});
+        /* The ticket is durable with its last record: an earlier block keeps the one before. */
+        b->ticket = i + 1 == count ? ticket : ticket - 1;
+    }
+    return ticket;
+}
+
+uint64_t sim_log_set_vote(struct sim_log *l, uint64_t term, uint64_t vote)
+{
+    union {
+        struct record_header header;
+        uint8_t bytes[RECORD_VOTE_SPAN];
+    } record;
+    record_encode_vote(&record, term, vote);
+    struct block *b = add_record(l, &record.header);
+    block_note(b, (struct sim_log_op){OP_VOTE, vote, term, 0});
+    return b->ticket = ++l->ticket;
+}
+
+uint64_t sim_log_reset(struct sim_log *l, uint64_t index, uint64_t term)
+{
+    struct block *b = block_add(l);
+    wal_block_add_reset(&b->wal, index, term);
+    block_note(b, (struct sim_log_op){OP_RESET, index, term, 0});
+    return b->ticket = ++l->ticket;
+}
+
+void sim_log_trim(struct sim_log *l, uint64_t index)
+{
+    l->trim_index = index;
+}
+
+/* ---- writing ---- */
+
+int sim_log_begin(struct sim_log *l)
+{
+    CHECK(l->writing == NULL);
+    if (l->trim_index > l->trimmed_index) {
+        l->trimmed_index = l->trim_index;
+        if (wal_core_trim(&l->core, l->trim_index) != 0) {
+            return -1;
+        }
+    }
+    struct block *b = l->first;
+    if (b == NULL) {
+        return 0;
+    }
+    if (wal_core_seal(&l->core, &b->wal, &l->write) != 0) {
+        return -1;
+    }
+    l->first = b->next;
+    if (l->first == NULL) {
+        l->last = &l->first;
+    }
+    b->next = NULL;
+    l->writing = b;
+    return 1;
+}
+
+uint64_t sim_log_finish(struct sim_log *l)
+{
+    struct block *b = l->writing;
+    CHECK(b != NULL);
+    if (wal_core_write(&l->core, &l->write) != 0) {
+        return 0;
+    }
+    for (size_t i = 0; i < b->ops_count; i++) {
+        model_apply(l->model, &b->ops[i]);
+    }
+    uint64_t ticket = b->ticket;
+    bool reset = b->wal.has_reset;
+    l->writing = NULL;
+    block_destroy(b);
+    if (reset && wal_core_trim(&l->core, l->trimmed_index) != 0) {
+        return 0;
+    }
+    return ticket;
+}
+
+/* ---- open and close ---- */
+
+struct sim_log *sim_log_open(struct sim_disk *disk, uint64_t node_id, uint64_t segment_size,
+                             struct sim_log_model *model, struct wal_recovered *recovered,
+                             bool *broken, char *error, size_t error_size)
+{
+    struct sim_log *l = calloc(1, sizeof *l);
+    CHECK(l != NULL);
+    l->disk = disk;
+    l->model = model;
+    l->last = &l->first;
+    l->capacity = wal_block_capacity_max(segment_size);
+    if (l->capacity > BLOCK_CAPACITY) {
+        l->capacity = BLOCK_CAPACITY;
+    }
+    *broken = false;
+    struct wal_core_config config = {
+        .cluster_id = {1, 2, 3},
+        .node_id = node_id,
+        .segment_size = segment_size,
+        .spares_max = 4,
+    };
+    if (wal_core_open(&l->core, &config, sim_disk_io(disk), recovered) != 0) {
+        *broken = !sim_disk_is_dead(disk);
+        snprintf(error, error_size, "%s", l->core.error);
+        free(l);
+        return NULL;
+    }
+    /* Either without the write that was under way, or with all of it. */
+    char why[256];
+    bool agrees = model_agrees(model, recovered, why, sizeof why);
+    if (!agrees && model->pending_count > 0) {
+        struct sim_log_model with;
+        model_copy(&with, model);
+        for (size_t i = 0; i < model->pending_count; i++) {
+            model_apply(&with, &model->pending[i]);
+        }
+        agrees = model_agrees(&with, recovered, why, sizeof why);
+        free(agrees ? model->entries : with.entries);
+        if (agrees) {
+            *model = with;
+        }
+    }
+    free(model->pending);
+    model->pending = NULL;
+    model->pending_count = 0;
+    if (!agrees) {
+        *broken = true;
+        snprintf(error, error_size, "recovered %s", why);
+        wal_recovered_close(recovered);
+        wal_core_close(&l->core);
+        free(l);
+        return NULL;
+    }
+    return l;
+}
+
+void sim_log_close(struct sim_log *l)
+{
+    while (l->first != NULL) {
+        struct block *b = l->first;
+        l->first = b->next;
+        block_destroy(b);
+    }
+    if (l->writing != NULL) {
+        block_destroy(l->writing);
+    }
+    wal_core_close(&l->core);
+    free(l);
+}
+
+void sim_log_crash(struct sim_log *l)
+{
+    if (l->writing != NULL) {
+        free(l->model->pending);
+        l->model->pending = l->writing->ops;
+        l->model->pending_count = l->writing->ops_count;
+        l->writing->ops = NULL;
+        /* When the disk died in this very write it has torn it already. */
+        if (!sim_disk_is_dead(l->disk)) {
+            sim_disk_tear(l->disk, l->write.file, l->write.offset, l->write.data, l->write.size);
+        }
+    }
+    sim_log_close(l);
+}

@@ -1,0 +1,538 @@
+/* sim_node: one node on a real driver: the effects, the checkpoints, the installs, life and death.
+ * It does what raft/replica.c and the server do, in virtual time. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "raft/driver_internal.h"
+#include "tests/sim/sim.h"
+
+/* ---- images and checkpoints ---- */
+
+struct sim_image *sim_image_retain(struct sim_image *image)
+{
+    image->references++;
+    return image;
+}
+
+void sim_image_release(struct sim_image *image)
+{
+    if (image != NULL && --image->references == 0) {
+        free(image->data);
+        free(image);
+    }
+}
+
+static struct sim_image *image_of(struct sim_node *n)
+{
+    struct sim_image *image = calloc(1, sizeof *image);
+    CHECK(image != NULL);
+    image->references = 1;
+    image->digest = n->sim->options.machine->digest(n->machine);
+    image->data = n->sim->options.machine->save(n->machine, &image->size);
+    return image;
+}
+
+/* The checkpoint becomes CURRENT: the commit point. Older ones stay for those who hold a ticket. */
+static void make_current(struct sim_node *n, const struct replica_position *position,
+                         struct sim_image *image)
+{
+    CHECK(position->index > n->kept[0].position.index);
+    sim_image_release(n->kept[SIM_CHECKPOINTS_KEPT - 1].image);
+    memmove(&n->kept[1], &n->kept[0], (SIM_CHECKPOINTS_KEPT - 1) * sizeof n->kept[0]);
+    n->kept[0] = (struct sim_checkpoint){*position, sim_image_retain(image)};
+}
+
+static void machine_load(struct sim_node *n)
+{
+    const struct sim_machine *machine = n->sim->options.machine;
+    if (n->machine != NULL) {
+        machine->destroy(n->machine);
+    }
+    const struct sim_checkpoint *current = &n->kept[0];
+    n->applied = current->position.index;
+    if (current->position.index == 0) {
+        n->machine = machine->create();
+        return;
+    }
+    n->machine = machine->load(current->image->data, current->image->size);
+    if (n->machine == NULL) {
+        sim_violation(n->sim, "node %u: a checkpoint does not load", n->index + 1);
+    }
+    uint64_t digest = machine->digest(n->machine);
+    if (digest != current->image->digest) {
+        sim_violation(n->sim, "node %u: checkpoint, restored, has another digest at %llu",
+                      n->index + 1, (unsigned long long)n->applied);
+    }
+    sim_check_digest(n, n->applied, digest);
+}
+
+/* ---- effects of the driver ---- */
+
+static uint64_t effect_write_vote(void *ctx, uint64_t term, uint64_t vote)
+{
+    struct sim_node *n = ctx;
+    return sim_log_set_vote(n->log, term, vote);
+}
+
+static uint64_t effect_write_entries(void *ctx, const struct record_header *const *records,
+                                     size_t count)
+{
+    struct sim_node *n = ctx;
+    return sim_log_append(n->log, records, count);
+}
+
+static uint64_t effect_write_reset(void *ctx, uint64_t index, uint64_t term)
+{
+    struct sim_node *n = ctx;
+    return sim_log_reset(n->log, index, term);
+}
+
+static void effect_trim(void *ctx, uint64_t index)
+{
+    struct sim_node *n = ctx;
+    sim_log_trim(n->log, index);
+}
+
+static void effect_send(void *ctx, uint64_t to_id, const struct message_out *m)
+{
+    struct sim_node *n = ctx;
+    sim_check_send(n, to_id, m);
+    sim_network_send(n, to_id, m);
+}
+
+static void effect_apply(void *ctx, const struct record_header *record)
+{
+    struct sim_node *n = ctx;
+    struct sim *s = n->sim;
+    const struct sim_machine *machine = s->options.machine;
+    if (record->index != n->applied + 1) {
+        sim_violation(s, "node %u applies %llu after %llu", n->index + 1,
+                      (unsigned long long)record->index, (unsigned long long)n->applied);
+    }
+    n->applied = record->index;
+    sim_check_applied(n, record);
+    if (record->type == RECORD_COMMAND) {
+        machine->apply(n->machine, record->index, record_data(record), record->size);
+    } else if (record->type == RECORD_CHANGE) {
+        s->stats.changes++;
+    }
+    sim_hash(s, record->crc32c);
+    sim_check_digest(n, record->index, machine->digest(n->machine));
+    char text[256];
+    if (record->index % 64 == 0 && machine->check(n->machine, text, sizeof text) != 0) {
+        sim_violation(s, "node %u: invariant broken at %llu: %s", n->index + 1,
+                      (unsigned long long)record->index, text);
+    }
+}
+
+static void effect_state_changed(void *ctx)
+{
+    struct sim_node *n = ctx;
+    struct driver_state state = driver_get_state(n->driver);
+    sim_trace(n->sim, "node %u: role %d ready %d term %llu leader %llu", n->index + 1,
+              (int)state.role, state.ready, (unsigned long long)state.term,
+              (unsigned long long)state.leader_id);
+    sim_check_state(n, &state);
+}
+
+static void effect_membership_changed(void *ctx)
+{
+    (void)ctx; /* every node can reach every other */
+}
+
+static int effect_make_ticket(void *ctx, struct replica_ticket *ticket)
+{
+    struct sim_node *n = ctx;
+    if (n->kept[0].position.index == 0) {
+        return -1;
+    }
+    ticket->position = n->kept[0].position;
+    ticket->size = sizeof(uint64_t);
+    store_u64(ticket->data, n->kept[0].image->digest);
+    return 0;
+}
+
+static void effect_install(void *ctx, const struct replica_ticket *ticket, uint64_t from_id)
+{
+    struct sim_node *n = ctx;
+    n->sim->stats.installs++;
+    n->ticket = *ticket;
+    n->ticket_from = from_id;
+    n->installing = true;
+    sim_trace(n->sim, "node %u: install of %llu from node %llu begins", n->index + 1,
+              (unsigned long long)ticket->position.index, (unsigned long long)from_id);
+    sim_push(n->sim, 2000 + sim_below(n->sim, n->sim->healing ? 50000 : 400000), SIM_INSTALL, n, 0,
+             0, NULL, 0);
+}
+
+static const struct driver_effects effects = {
+    .write_vote = effect_write_vote,
+    .write_entries = effect_write_entries,
+    .write_reset = effect_write_reset,
+    .trim = effect_trim,
+    .send = effect_send,
+    .apply = effect_apply,
+    .state_changed = effect_state_changed,
+    .membership_changed = effect_membership_changed,
+    .make_ticket = effect_make_ticket,
+    .install = effect_install,
+};
+
+/* ---- life ---- */
+
+uint64_t sim_node_now_ms(const struct sim_node *n)
+{
+    return n->clock_base_ms + n->sim->now_us * n->clock_rate_ppm / 1000000 / 1000;
+}
+
+void sim_node_init(struct sim *s, unsigned index)
+{
+    struct sim_node *n = &s->nodes[index];
+    n->sim = s;
+    n->index = index;
+    n->id = index + 1;
+    n->disk = sim_disk_create(&s->prng);
+    n->clock_base_ms = sim_below(s, 1000000);
+    n->clock_rate_ppm = s->swarm.skew ? 900000 + sim_below(s, 200001) : 1000000;
+}
+
+static void drop_running(struct sim_node *n)
+{
+    sim_image_release(n->running.image);
+    n->running = (struct sim_checkpoint){0};
+}
+
+/* What a process holds in memory is gone. */
+static void forget(struct sim_node *n)
+{
+    n->up = false;
+    n->life++;
+    if (n->driver != NULL) {
+        driver_destroy(n->driver);
+        n->driver = NULL;
+    }
+    if (n->machine != NULL) {
+        n->sim->options.machine->destroy(n->machine);
+        n->machine = NULL;
+    }
+    drop_running(n);
+    n->installing = false;
+    n->disk_busy = false;
+    n->was_leader = false;
+    n->tick_at_us = 0;
+    n->paused_until_us = 0;
+}
+
+void sim_node_close(struct sim_node *n)
+{
+    forget(n);
+    if (n->log != NULL) {
+        sim_log_close(n->log);
+        n->log = NULL;
+    }
+    for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
+        sim_image_release(n->kept[i].image);
+    }
+    sim_log_model_close(&n->durable);
+    sim_disk_destroy(n->disk);
+}
+
+void sim_node_crash(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    if (!n->up) {
+        return;
+    }
+    sim_trace(s, "node %u: crash", n->index + 1);
+    s->stats.crashes++;
+    s->stats.disk_crashes += sim_disk_is_dead(n->disk);
+    /* A checkpoint that was being written is there, whole, or it is not. */
+    if (n->running.image != NULL && n->running.position.index > n->kept[0].position.index &&
+        sim_one_in(s, 3)) {
+        make_current(n, &n->running.position, n->running.image);
+    }
+    if (n->log != NULL) {
+        sim_log_crash(n->log);
+        n->log = NULL;
+    }
+    forget(n);
+    sim_network_node_down(n, sim_one_in(s, 3));
+    uint64_t down_us = s->healing ? 100000 : 5000 + sim_below(s, 3000000);
+    sim_push(s, down_us, SIM_RESTART, n, 0, 0, NULL, 0);
+}
+
+static void bootstrap_list(struct sim *s, struct membership *m)
+{
+    m->count = s->swarm.nodes;
+    for (unsigned i = 0; i < s->swarm.nodes; i++) {
+        m->members[i].id = i + 1;
+        m->members[i].role = i < s->swarm.voters ? REPLICA_VOTER : REPLICA_STANDBY;
+        snprintf(m->members[i].address, sizeof m->members[i].address, "node%u", i + 1);
+    }
+}
+
+void sim_node_start(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    struct wal_recovered recovered;
+    char error[512] = "";
+    bool broken;
+    sim_disk_restart(n->disk);
+    if (s->swarm.disk_crashes && !s->healing && sim_one_in(s, 10)) {
+        sim_disk_arm(n->disk, 1 + (unsigned)sim_below(s, 12)); /* dies again, perhaps in recovery */
+    }
+    n->log = sim_log_open(n->disk, n->id, s->swarm.segment_size, &n->durable, &recovered, &broken,
+                          error, sizeof error);
+    if (n->log == NULL) {
+        if (broken) {
+            sim_violation(s, "node %u: the log does not recover: %s", n->index + 1, error);
+        }
+        sim_push(s, 1000 + sim_below(s, 500000), SIM_RESTART, n, 0, 0, NULL, 0);
+        return;
+    }
+    s->stats.restarts++;
+    s->stats.torn += recovered.torn_bytes > 0;
+    n->up = true;
+    n->life++;
+    machine_load(n);
+    n->checkpoint_last = n->kept[0].position.index;
+
+    struct driver_config config = {
+        .id = n->id,
+        .seed = (uint32_t)prng_next(&s->prng),
+        .election_timeout_ms = 500,
+        .entries_in_flight_max = s->swarm.in_flight_max,
+        .trailing_entries = s->swarm.trailing_entries,
+        .quick_failover = s->swarm.quick,
+    };
+    snprintf(config.address, sizeof config.address, "node%u", n->index + 1);
+    n->driver = driver_create(&config, &effects, n);
+    driver_test_disable_guard(n->driver, s->options.guards_off);
+    driver_restore(n->driver, recovered.base_index, recovered.entries, recovered.count);
+    struct membership bootstrap;
+    bootstrap_list(s, &bootstrap);
+    sim_trace(s, "node %u: start: term %llu vote %llu entries %llu+%zu checkpoint %llu", n->index + 1,
+              (unsigned long long)recovered.term, (unsigned long long)recovered.vote,
+              (unsigned long long)recovered.base_index, recovered.count,
+              (unsigned long long)n->kept[0].position.index);
+    const struct replica_position *position =
+        n->kept[0].position.index > 0 ? &n->kept[0].position : NULL;
+    if (driver_start(n->driver, sim_node_now_ms(n), recovered.term, recovered.vote, position,
+                     &bootstrap) != 0) {
+        sim_violation(s, "node %u: log and checkpoint do not fit together", n->index + 1);
+    }
+    wal_recovered_close(&recovered);
+    sim_network_node_up(n);
+    sim_node_after(n);
+}
+
+/* ---- after each event ---- */
+
+static void begin_write(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    int begun = sim_log_begin(n->log);
+    if (begun <= 0) {
+        return; /* -1 is seen by the caller: the disk is dead */
+    }
+    n->disk_busy = true;
+    uint64_t latency = 50 + sim_below(s, 1500);
+    if (n->slow_until_us > s->now_us) {
+        latency = 20000 + sim_below(s, 100000);
+    } else if (sim_one_in(s, 300)) {
+        latency += sim_below(s, 200000);
+    }
+    sim_push(s, latency, SIM_DISK, n, 0, 0, NULL, 0);
+}
+
+static void begin_checkpoint(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    if (!s->swarm.checkpoints || n->running.image != NULL || driver_installing(n->driver) ||
+        n->applied < n->checkpoint_last + s->swarm.checkpoint_entries || n->applied == 0) {
+        return;
+    }
+    driver_checkpoint_begin(n->driver, &n->running.position);
+    if (n->running.position.index != n->applied) {
+        sim_violation(s, "node %u: position at %llu while %llu is applied", n->index + 1,
+                      (unsigned long long)n->running.position.index,
+                      (unsigned long long)n->applied);
+    }
+    n->running.image = image_of(n);
+    n->checkpoint_last = n->applied;
+    sim_push(s, 500 + sim_below(s, 60000), SIM_CHECKPOINT, n, 0, 0, NULL, 0);
+}
+
+void sim_node_after(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    if (!n->up) {
+        return;
+    }
+    if (!n->disk_busy && !sim_disk_is_dead(n->disk)) {
+        begin_write(n);
+    }
+    if (sim_disk_is_dead(n->disk)) {
+        sim_node_crash(n); /* fail-stop */
+        return;
+    }
+    begin_checkpoint(n);
+    uint64_t now_ms = sim_node_now_ms(n);
+    uint64_t deadline_ms = driver_deadline_ms(n->driver);
+    uint64_t wait_ms = deadline_ms > now_ms ? deadline_ms - now_ms : 0;
+    uint64_t at_us = s->now_us + wait_ms * 1000 * 1000000 / n->clock_rate_ppm + 1;
+    if (n->tick_at_us == 0 || at_us < n->tick_at_us || n->tick_at_us <= s->now_us) {
+        n->tick_at_us = at_us;
+        sim_push(s, at_us - s->now_us, SIM_TICK, n, 0, 0, NULL, 0);
+    }
+}
+
+/* ---- events ---- */
+
+static void event_message(struct sim_node *n, const struct sim_event *e)
+{
+    struct sim *s = n->sim;
+    unsigned from = (unsigned)e->a - 1;
+    const struct sim_link *link =
+        from < n->index ? &s->links[from][n->index] : &s->links[n->index][from];
+    if (link->epoch != e->b || s->cut[from][n->index]) {
+        return;
+    }
+    struct message m;
+    if (message_decode(e->data, e->size, &m) != 0) {
+        sim_violation(s, "node %u cannot decode a message of node %u", n->index + 1, from + 1);
+    }
+    driver_receive(n->driver, sim_node_now_ms(n), e->a, &m);
+}
+
+static void event_disk(struct sim_node *n)
+{
+    n->disk_busy = false;
+    uint64_t ticket = sim_log_finish(n->log);
+    if (ticket != 0) {
+        driver_durable(n->driver, sim_node_now_ms(n), ticket);
+    }
+}
+
+static void event_tick(struct sim_node *n, const struct sim_event *e)
+{
+    if (e->time_us < n->tick_at_us) {
+        return; /* set anew meanwhile */
+    }
+    n->tick_at_us = 0;
+    if (sim_node_now_ms(n) >= driver_deadline_ms(n->driver)) {
+        driver_tick(n->driver, sim_node_now_ms(n));
+    }
+}
+
+static void event_checkpoint(struct sim_node *n)
+{
+    if (n->running.image == NULL) {
+        return;
+    }
+    n->sim->stats.checkpoints++;
+    struct replica_position position = n->running.position;
+    if (position.index > n->kept[0].position.index) {
+        make_current(n, &position, n->running.image);
+    }
+    drop_running(n);
+    driver_checkpoint_published(n->driver, sim_node_now_ms(n), &position);
+}
+
+static const struct sim_checkpoint *offered(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    unsigned from = (unsigned)n->ticket_from - 1;
+    struct sim_node *source = &s->nodes[from];
+    if (!source->up || s->cut[from][n->index] || s->cut[n->index][from] ||
+        (s->swarm.install_failures && !s->healing && sim_one_in(s, 3))) {
+        return NULL;
+    }
+    for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
+        if (source->kept[i].position.index == n->ticket.position.index) {
+            return &source->kept[i];
+        }
+    }
+    return NULL;
+}
+
+static void event_install(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    const struct sim_checkpoint *from = offered(n);
+    n->installing = false;
+    if (from == NULL) {
+        s->stats.installs_failed++;
+        sim_trace(s, "node %u: install failed", n->index + 1);
+        driver_install_done(n->driver, sim_node_now_ms(n), &n->ticket.position, false);
+        return;
+    }
+    if (from->image->digest != load_u64(n->ticket.data)) {
+        sim_violation(s, "node %u: the ticket's checkpoint has changed", n->index + 1);
+    }
+    struct replica_position position = n->ticket.position;
+    make_current(n, &position, from->image);
+    if (s->swarm.crashes && !s->healing && sim_one_in(s, 6)) {
+        sim_trace(s, "node %u: dies right after CURRENT was switched", n->index + 1);
+        sim_node_crash(n);
+        return;
+    }
+    machine_load(n);
+    n->checkpoint_last = n->applied;
+    driver_install_done(n->driver, sim_node_now_ms(n), &position, true);
+}
+
+void sim_node_event(struct sim_node *n, struct sim_event *e)
+{
+    switch (e->kind) {
+    case SIM_MESSAGE:
+        event_message(n, e);
+        break;
+    case SIM_DISK:
+        event_disk(n);
+        break;
+    case SIM_TICK:
+        event_tick(n, e);
+        break;
+    case SIM_CHECKPOINT:
+        event_checkpoint(n);
+        break;
+    case SIM_INSTALL:
+        event_install(n);
+        break;
+    case SIM_LINK_NOTICE:
+        if (e->b != 0) {
+            driver_peer_connected(n->driver, sim_node_now_ms(n), e->a);
+        } else {
+            driver_peer_disconnected(n->driver, sim_node_now_ms(n), e->a);
+        }
+        break;
+    case SIM_RESTART:
+    case SIM_LINK_UP:
+    case SIM_CLIENT:
+    case SIM_FAULT:
+    case SIM_HEAL:
+        CHECK_UNREACHABLE();
+    }
+    sim_node_after(n);
+}
+
+struct sim_node *sim_leader(struct sim *s)
+{
+    struct sim_node *leader = NULL;
+    for (unsigned i = 0; i < s->swarm.nodes; i++) {
+        struct sim_node *n = &s->nodes[i];
+        if (!n->up || n->paused_until_us > s->now_us) {
+            continue;
+        }
+        struct driver_state state = driver_get_state(n->driver);
+        if (state.role == REPLICA_LEADER && state.ready &&
+            (leader == NULL || driver_get_state(leader->driver).term < state.term)) {
+            leader = n;
+        }
+    }
+    return leader;
+}
