@@ -671,7 +671,7 @@ static void one_batch(struct run *r)
 {
     static uint8_t buffer[BATCH_SIZE_MAX], encoded[COMMAND_SIZE_MAX];
     static struct command c[BATCH_MAX];
-    r->time += one_in(r, 3) ? below(r, 100) : one_in(r, 12) ? below(r, 1500) : below(r, 4);
+    r->time += one_in(r, 3) ? below(r, 100) : one_in(r, 30) ? below(r, 1500) : below(r, 4);
     r->index += 1 + below(r, 3);
     int64_t batch_time = one_in(r, 10) && r->time > 50 ? r->time - 50 : r->time;
     model_begin_batch(r->model, r->index, batch_time);
