@@ -139,7 +139,7 @@ static int order_parse(const json_t *json, struct catalog_order *o)
         o->units += (uint32_t)json_member_int(line, "quantity");
     }
     o->amount = json_member_int(json, "amount");
-    return order_id_parse(str_from(json_member_text(json, "id")), &o->id) == 0 &&
+    return order_id_parse(str_from(json_member_text(json, "order_id")), &o->id) == 0 &&
                    status_parse(json_member_text(json, "status"), &o->status) == 0 &&
                    str_copy(o->user, sizeof o->user, str_from(json_member_text(json, "user_id")))
                ? 0

@@ -91,11 +91,8 @@ struct str request_scan_text(struct str body, struct str name)
 
 uint64_t request_order_id(const struct http_reply *reply)
 {
-    struct str text = request_scan_text(reply->body, STR_LITERAL("\"id\":"));
-    if (text.len == 0) {
-        text = request_scan_text(reply->body, STR_LITERAL("\"order_id\":"));
-    }
     uint64_t id;
+    struct str text = request_scan_text(reply->body, STR_LITERAL("\"order_id\":"));
     return order_id_parse(text, &id) == 0 ? id : 0;
 }
 

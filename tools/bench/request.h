@@ -35,8 +35,7 @@ uint64_t request_backoff_ms(const struct http_reply *reply, unsigned attempts);
  * Empty when absent. */
 struct str request_scan_text(struct str body, struct str name);
 
-/* The id of the order that an answer to POST /v1/orders gives, 0 when there is none. Accepts "order_id" for
- * "id", as other servers under the same load may say. */
+/* The id of the order that an answer to POST /v1/orders gives, 0 when there is none. */
 uint64_t request_order_id(const struct http_reply *reply);
 
 /* Short name of an answer for tables: problem code, "OK", or the failure's name. Lent until return of

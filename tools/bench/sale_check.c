@@ -157,7 +157,7 @@ static int64_t replay_all(struct sale *s)
         }
         uint64_t id = 0;
         bool same = a.status == 201 && a.replayed &&
-                    order_id_parse(str_from(json_member_text(a.json, "id")), &id) == 0 &&
+                    order_id_parse(str_from(json_member_text(a.json, "order_id")), &id) == 0 &&
                     id == b->order;
         wrong += same ? 0 : 1;
         answer_close(&a);
