@@ -66,7 +66,7 @@ uint64_t request_backoff_ms(const struct http_reply *reply, unsigned attempts)
     if (reply->retry_after_ms != 0) {
         return reply->retry_after_ms;
     }
-    ms = 10ull << (attempts < 6 ? attempts : 6);
+    ms = 10ULL << (attempts < 6 ? attempts : 6);
     return ms < 500 ? ms : 500;
 }
 
