@@ -17,7 +17,7 @@ const struct ctl_parameter ctl_global_options[] = {
     {"output", CTL_CHOICE, "FORMAT", "how to print: table for people, json or plain for programs",
      .letter = 'o', .choices = "table|json|plain", .initial = "table", .environment = "HOLDFAST_OUTPUT"},
     {"no-color", CTL_FLAG, NULL, "no color (also NO_COLOR, or when the output is no terminal)"},
-    {"endpoints", CTL_TEXT, "HOST:PORT,…", "node addresses; one that answers is enough",
+    {"endpoints", CTL_TEXT, "HOST:PORT,...", "node addresses; one that answers is enough",
      .initial = "127.0.0.1:7101", .environment = "HOLDFAST_ENDPOINTS"},
     {"cluster-key-file", CTL_FILE, "FILE", "the cluster's key: 64 hex digits, mode 0600",
      .environment = "HOLDFAST_CLUSTER_KEY_FILE"},

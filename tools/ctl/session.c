@@ -44,7 +44,7 @@ enum ctl_exit ctl_open(struct ctl *ctl)
     }
     config.endpoints = endpoints;
     if (rv == CTL_OK && config.endpoints_count == 0) {
-        ctl_say("no endpoints: give --endpoints HOST:PORT,… or HOLDFAST_ENDPOINTS");
+        ctl_say("no endpoints: give --endpoints HOST:PORT,... or HOLDFAST_ENDPOINTS");
         rv = CTL_USAGE;
     }
     if (rv == CTL_OK && client_sync_open(&config, &ctl->session) != 0) {
