@@ -5,7 +5,7 @@
  * comes, its bytes are gathered → HTTP_MESSAGE_DONE.
  *
  * Failure modes, all HTTP_REFUSED: a head or target too long; a line that ends in a bare LF or holds a
- * bare CR; a folded field (obs-fold); Transfer-Encoding beside Content-Length, on HTTP/1.0, or other
+ * bare CR; a folded field (obs-fold) or one without a name; Transfer-Encoding beside Content-Length, on HTTP/1.0, or other
  * than exactly "chunked"; a second Content-Length, Host or other single field; no Host on HTTP/1.1;
  * whatever llhttp refuses; a body beyond body_limit. */
 #include "gateway/http_parse.h"
@@ -287,6 +287,25 @@ static enum http_event parse_failed(struct http_parser *p, llhttp_errno_t error)
     return HTTP_REFUSED;
 }
 
+/* Exactly two spaces part method, target and version (RFC 9112 §3); llhttp takes more. */
+static bool request_line_is_good(struct http_parser *p)
+{
+    const char *at = p->request->head, *end = memchr(at, '\r', p->request->head_size);
+    unsigned spaces = 0;
+    while (end != NULL && at < end) {
+        spaces += *at == ' ';
+        if (*at == '\t' || (*at == ' ' && at[1] == ' ')) {
+            spaces = 3;
+        }
+        at++;
+    }
+    if (spaces > 2) {
+        refuse(p, PROBLEM_INVALID_REQUEST, "This is not a well-formed HTTP/1.1 request line.");
+        return false;
+    }
+    return true;
+}
+
 /* Every line ends in CRLF, holds no other CR, and none but the first may begin with white space: that
  * would be a folded field, or a line hidden between the request line and the fields. */
 static bool head_lines_are_good(struct http_parser *p)
@@ -297,6 +316,10 @@ static bool head_lines_are_good(struct http_parser *p)
         if (lf == NULL || lf == line || lf[-1] != '\r' ||
             memchr(line, '\r', (size_t)(lf - line - 1)) != NULL) {
             refuse(p, PROBLEM_INVALID_REQUEST, "A line of the head does not end in CRLF.");
+            return false;
+        }
+        if (line[0] == ':') { /* llhttp takes a field without a name */
+            refuse(p, PROBLEM_INVALID_REQUEST, "A header field has no name.");
             return false;
         }
         if (line[0] == ' ' || line[0] == '\t') {
@@ -361,7 +384,7 @@ static enum http_event feed_head(struct http_parser *p, const char *data, size_t
                        : "The head of a request may have at most 8192 bytes.");
         return HTTP_REFUSED;
     }
-    if (!head_lines_are_good(p)) {
+    if (!head_lines_are_good(p) || !request_line_is_good(p)) {
         return HTTP_REFUSED;
     }
     llhttp_errno_t error = llhttp_execute(&p->llhttp, r->head, r->head_size);

@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 FAKE = pathlib.Path(__file__).with_name("fake_gateway.py")
-ORDERS = ["orders", "--duration", "300ms", "--warmup", "0s", "--connections", "8", "--stock", "200"]
+ORDERS = ["orders", "--duration", "500ms", "--warmup", "0s", "--connections", "8", "--stock", "40"]
 SALE = ["sale", "--buyers", "300", "--units", "20", "--eligibilities", "200", "--payers", "14", "--early", "6",
         "--lead", "2500ms", "--registering", "500ms", "--rush", "400ms", "--payment-timeout", "2s",
         "--connections", "40", "--limit", "30s", "--quiet"]
