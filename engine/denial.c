@@ -57,7 +57,7 @@ void denial_strike(struct engine *e, uint32_t slot, const struct sale *s)
     int64_t until_ms = s->denial_ms != 0 ? e->root->time_ms + (int64_t)s->denial_ms : 0;
     bool longer = u->denied == 0 || until_ms == 0 || until_ms > u->denied_until_ms;
     if (longer && !(u->denied != 0 && u->denied_until_ms == 0)) {
-        set_denial(e, slot, until_ms, STR_LITERAL("unpaid orders"));
+        set_denial(e, slot, until_ms, STR_LITERAL("unpaid"));
     }
 }
 

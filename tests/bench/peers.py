@@ -80,7 +80,7 @@ events {{ worker_connections 4096; }}
 http {{ access_log off; keepalive_requests 100000000;
 client_body_temp_path {d}/b; proxy_temp_path {d}/p; fastcgi_temp_path {d}/f; uwsgi_temp_path {d}/u; scgi_temp_path {d}/s;
 server {{ listen 127.0.0.1:{port} reuseport; location / {{ default_type application/json;
-return 201 '{{"id":"0J00000000000","status":"pending_payment"}}'; }} }} }}
+return 201 '{{"order_id":"0J00000000000","status":"pending_payment"}}'; }} }} }}
 """
 
 

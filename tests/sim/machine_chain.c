@@ -11,6 +11,10 @@ struct chain {
     uint64_t hash, count, index;
 };
 
+struct chain_machine {
+    struct chain now, frozen;
+};
+
 static uint64_t mix(uint64_t hash, uint64_t value)
 {
     hash ^= value + 0x9E3779B97F4A7C15u + (hash << 6) + (hash >> 2);
@@ -19,9 +23,9 @@ static uint64_t mix(uint64_t hash, uint64_t value)
 
 static void *chain_create(void)
 {
-    struct chain *c = calloc(1, sizeof *c);
-    CHECK(c != NULL);
-    return c;
+    struct chain_machine *m = calloc(1, sizeof *m);
+    CHECK(m != NULL);
+    return m;
 }
 
 static void chain_destroy(void *machine)
@@ -31,7 +35,7 @@ static void chain_destroy(void *machine)
 
 static void chain_apply(void *machine, uint64_t index, const void *data, size_t size)
 {
-    struct chain *c = machine;
+    struct chain *c = &((struct chain_machine *)machine)->now;
     CHECK(index > c->index);
     c->index = index;
     c->count++;
@@ -40,8 +44,12 @@ static void chain_apply(void *machine, uint64_t index, const void *data, size_t 
 
 static uint64_t chain_digest(void *machine)
 {
-    const struct chain *c = machine;
-    return c->hash;
+    return ((struct chain_machine *)machine)->now.hash;
+}
+
+static uint64_t chain_answers(void *machine)
+{
+    return ((struct chain_machine *)machine)->now.count;
 }
 
 static uint64_t chain_check(void *machine, char *text, size_t size)
@@ -52,11 +60,23 @@ static uint64_t chain_check(void *machine, char *text, size_t size)
     return 0;
 }
 
+static void chain_freeze(void *machine)
+{
+    struct chain_machine *m = machine;
+    m->frozen = m->now;
+}
+
+static void chain_slice(void *machine)
+{
+    (void)machine;
+}
+
 static uint8_t *chain_save(void *machine, size_t *size)
 {
-    uint8_t *data = malloc(sizeof(struct chain));
+    struct chain_machine *m = machine;
+    uint8_t *data = malloc(sizeof m->frozen);
     CHECK(data != NULL);
-    memcpy(data, machine, sizeof(struct chain));
+    memcpy(data, &m->frozen, sizeof m->frozen);
     *size = sizeof(struct chain);
     return data;
 }
@@ -66,14 +86,15 @@ static void *chain_load(const uint8_t *data, size_t size)
     if (size != sizeof(struct chain)) {
         return NULL;
     }
-    struct chain *c = chain_create();
-    memcpy(c, data, sizeof *c);
-    return c;
+    struct chain_machine *m = chain_create();
+    memcpy(&m->now, data, sizeof m->now);
+    return m;
 }
 
-static size_t chain_command(struct prng *prng, uint64_t id, int64_t now_ms, void *to,
+static size_t chain_command(struct prng *prng, void *machine, uint64_t id, int64_t now_ms, void *to,
                             size_t capacity)
 {
+    (void)machine;
     (void)now_ms;
     size_t size = 8 + (size_t)prng_below(prng, capacity - 8 + 1);
     uint8_t *bytes = to;
@@ -90,7 +111,10 @@ const struct sim_machine sim_machine_chain = {
     .destroy = chain_destroy,
     .apply = chain_apply,
     .digest = chain_digest,
+    .answers = chain_answers,
     .check = chain_check,
+    .freeze = chain_freeze,
+    .slice = chain_slice,
     .save = chain_save,
     .load = chain_load,
     .command = chain_command,

@@ -115,7 +115,9 @@ struct sim_node {
     uint64_t applied;
     uint64_t tick_at_us;
     bool disk_busy;
-    struct sim_checkpoint running; /* being written */
+    bool checkpointing;
+    struct replica_position running; /* of the checkpoint that is being written */
+    uint64_t running_digest;
     uint64_t checkpoint_last;
     struct replica_ticket ticket;  /* being pulled */
     uint64_t ticket_from;
@@ -134,8 +136,8 @@ struct sim_history_entry {
     uint64_t term;
     uint32_t crc32c;
     uint8_t type;
-    bool known, has_digest;
-    uint64_t digest;
+    bool known, has_digest, has_answers;
+    uint64_t digest, answers;
 };
 
 struct sim_history {
@@ -221,6 +223,7 @@ _Noreturn void sim_violation(const struct sim *s, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void sim_check_applied(struct sim_node *n, const struct record_header *record);
 void sim_check_digest(struct sim_node *n, uint64_t index, uint64_t digest);
+void sim_check_answers(struct sim_node *n, uint64_t index, uint64_t answers);
 void sim_check_state(struct sim_node *n, const struct driver_state *state);
 void sim_check_send(struct sim_node *n, uint64_t to_id, const struct message_out *m);
 void sim_check_acknowledged(struct sim *s, uint64_t index, uint64_t term, uint32_t crc);

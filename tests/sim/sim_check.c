@@ -86,6 +86,18 @@ void sim_check_digest(struct sim_node *n, uint64_t index, uint64_t digest)
     }
 }
 
+void sim_check_answers(struct sim_node *n, uint64_t index, uint64_t answers)
+{
+    struct sim_history_entry *e = history_entry(n->sim, index);
+    if (!e->has_answers) {
+        e->has_answers = true;
+        e->answers = answers;
+    } else if (e->answers != answers) {
+        sim_violation(n->sim, "node %u answers %llu differently", n->index + 1,
+                      (unsigned long long)index);
+    }
+}
+
 /* ---- 2: acknowledged ⊆ committed, and durable ---- */
 
 static bool is_durable_at(const struct sim_node *n, uint64_t index, uint64_t term)

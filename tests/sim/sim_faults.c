@@ -50,7 +50,7 @@ void sim_swarm_choose(struct sim *s)
     w->fault_interval_us = ONE_OF(s, 150000, 400000, 1200000);
     w->latency_us = ONE_OF(s, 20, 150, 1000);
     w->jitter_us = ONE_OF(s, 10, 500, 3000);
-    w->command_size_max = (size_t)ONE_OF(s, 128, 512, 4000);
+    w->command_size_max = (size_t)ONE_OF(s, 400, 1000, 4000);
 }
 
 static void heal_later(struct sim *s)

@@ -14,16 +14,24 @@ struct sim_machine {
     void (*destroy)(void *machine);
     void (*apply)(void *machine, uint64_t index, const void *data, size_t size);
     uint64_t (*digest)(void *machine);
+    /* Hash of what the last applied batch was answered with. */
+    uint64_t (*answers)(void *machine);
     /* Number of broken invariants; describes the first in text. Called every now and then. */
     uint64_t (*check)(void *machine, char *text, size_t size);
-    /* The state as bytes, malloc'ed, and back. load returns NULL when the bytes are not a state. */
+    /* A checkpoint: freeze the state as it is now; hand over a slice of it (between later applies);
+     * save hands over the rest and returns the frozen state as bytes, malloc'ed. load returns NULL when
+     * the bytes are not a state. */
+    void (*freeze)(void *machine);
+    void (*slice)(void *machine);
     uint8_t *(*save)(void *machine, size_t *size);
     void *(*load)(const uint8_t *data, size_t size);
-    /* Writes one random batch of at most `capacity` bytes (at least 64) and returns its size. id is
-     * different each time. now_ms: what the leader's clock says. */
-    size_t (*command)(struct prng *prng, uint64_t id, int64_t now_ms, void *to, size_t capacity);
+    /* Writes one random batch of at most `capacity` bytes (at least 64) and returns its size. machine:
+     * the leader's, to refer to what is there. id is different each time. now_ms: the leader's clock. */
+    size_t (*command)(struct prng *prng, void *machine, uint64_t id, int64_t now_ms, void *to,
+                      size_t capacity);
 };
 
 extern const struct sim_machine sim_machine_chain;
+extern const struct sim_machine sim_machine_engine;
 
 #endif

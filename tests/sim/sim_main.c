@@ -38,6 +38,7 @@ static const struct {
 
 static const struct sim_machine *const machines[] = {
     &sim_machine_chain,
+    &sim_machine_engine,
 };
 
 /* Read by the handler. */

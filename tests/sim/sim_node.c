@@ -25,12 +25,13 @@ void sim_image_release(struct sim_image *image)
     }
 }
 
-static struct sim_image *image_of(struct sim_node *n)
+/* The frozen state of the checkpoint under way, whole. */
+static struct sim_image *finish_image(struct sim_node *n)
 {
     struct sim_image *image = calloc(1, sizeof *image);
     CHECK(image != NULL);
     image->references = 1;
-    image->digest = n->sim->options.machine->digest(n->machine);
+    image->digest = n->running_digest;
     image->data = n->sim->options.machine->save(n->machine, &image->size);
     return image;
 }
@@ -116,11 +117,15 @@ static void effect_apply(void *ctx, const struct record_header *record)
     sim_check_applied(n, record);
     if (record->type == RECORD_COMMAND) {
         machine->apply(n->machine, record->index, record_data(record), record->size);
+        sim_check_answers(n, record->index, machine->answers(n->machine));
     } else if (record->type == RECORD_CHANGE) {
         s->stats.changes++;
     }
     sim_hash(s, record->crc32c);
     sim_check_digest(n, record->index, machine->digest(n->machine));
+    if (n->checkpointing) {
+        machine->slice(n->machine);
+    }
     char text[256];
     if (record->index % 64 == 0 && machine->check(n->machine, text, sizeof text) != 0) {
         sim_violation(s, "node %u: invariant broken at %llu: %s", n->index + 1,
@@ -199,12 +204,6 @@ void sim_node_init(struct sim *s, unsigned index)
     n->clock_rate_ppm = s->swarm.skew ? 900000 + sim_below(s, 200001) : 1000000;
 }
 
-static void drop_running(struct sim_node *n)
-{
-    sim_image_release(n->running.image);
-    n->running = (struct sim_checkpoint){0};
-}
-
 /* What a process holds in memory is gone. */
 static void forget(struct sim_node *n)
 {
@@ -218,7 +217,7 @@ static void forget(struct sim_node *n)
         n->sim->options.machine->destroy(n->machine);
         n->machine = NULL;
     }
-    drop_running(n);
+    n->checkpointing = false;
     n->installing = false;
     n->disk_busy = false;
     n->was_leader = false;
@@ -250,9 +249,10 @@ void sim_node_crash(struct sim_node *n)
     s->stats.crashes++;
     s->stats.disk_crashes += sim_disk_is_dead(n->disk);
     /* A checkpoint that was being written is there, whole, or it is not. */
-    if (n->running.image != NULL && n->running.position.index > n->kept[0].position.index &&
-        sim_one_in(s, 3)) {
-        make_current(n, &n->running.position, n->running.image);
+    if (n->checkpointing && n->running.index > n->kept[0].position.index && sim_one_in(s, 3)) {
+        struct sim_image *image = finish_image(n);
+        make_current(n, &n->running, image);
+        sim_image_release(image);
     }
     if (n->log != NULL) {
         sim_log_crash(n->log);
@@ -351,17 +351,19 @@ static void begin_write(struct sim_node *n)
 static void begin_checkpoint(struct sim_node *n)
 {
     struct sim *s = n->sim;
-    if (!s->swarm.checkpoints || n->running.image != NULL || driver_installing(n->driver) ||
+    if (!s->swarm.checkpoints || n->checkpointing || driver_installing(n->driver) ||
         n->applied < n->checkpoint_last + s->swarm.checkpoint_entries || n->applied == 0) {
         return;
     }
-    driver_checkpoint_begin(n->driver, &n->running.position);
-    if (n->running.position.index != n->applied) {
+    driver_checkpoint_begin(n->driver, &n->running);
+    if (n->running.index != n->applied) {
         sim_violation(s, "node %u: position at %llu while %llu is applied", n->index + 1,
-                      (unsigned long long)n->running.position.index,
+                      (unsigned long long)n->running.index,
                       (unsigned long long)n->applied);
     }
-    n->running.image = image_of(n);
+    n->checkpointing = true;
+    n->running_digest = s->options.machine->digest(n->machine);
+    s->options.machine->freeze(n->machine);
     n->checkpoint_last = n->applied;
     sim_push(s, 500 + sim_below(s, 60000), SIM_CHECKPOINT, n, 0, 0, NULL, 0);
 }
@@ -430,16 +432,17 @@ static void event_tick(struct sim_node *n, const struct sim_event *e)
 
 static void event_checkpoint(struct sim_node *n)
 {
-    if (n->running.image == NULL) {
-        return;
+    if (!n->checkpointing) {
+        return; /* an install has replaced the state meanwhile */
     }
     n->sim->stats.checkpoints++;
-    struct replica_position position = n->running.position;
-    if (position.index > n->kept[0].position.index) {
-        make_current(n, &position, n->running.image);
+    n->checkpointing = false;
+    struct sim_image *image = finish_image(n);
+    if (n->running.index > n->kept[0].position.index) {
+        make_current(n, &n->running, image);
     }
-    drop_running(n);
-    driver_checkpoint_published(n->driver, sim_node_now_ms(n), &position);
+    sim_image_release(image);
+    driver_checkpoint_published(n->driver, sim_node_now_ms(n), &n->running);
 }
 
 static const struct sim_checkpoint *offered(struct sim_node *n)
@@ -464,6 +467,9 @@ static void event_install(struct sim_node *n)
     struct sim *s = n->sim;
     const struct sim_checkpoint *from = offered(n);
     n->installing = false;
+    if (n->checkpointing) {
+        sim_violation(s, "node %u: an install while a checkpoint is being written", n->index + 1);
+    }
     if (from == NULL) {
         s->stats.installs_failed++;
         sim_trace(s, "node %u: install failed", n->index + 1);

@@ -6,9 +6,9 @@
 #include "proto/order_id.h"
 #include "tools/bench/sale.h"
 
-#define PATIENCE_NS    60000000000ull /* how long one request is asked again and again */
-#define PAY_AFTER_MS   200            /* the quickest pays this long after the order, */
-#define PAY_WITHIN_MS  1000           /* the slowest this much later */
+#define PATIENCE_NS   60000000000ULL /* how long one request is asked again and again */
+#define PAY_AFTER_MS  200            /* the quickest pays this long after the order, */
+#define PAY_WITHIN_MS 1000           /* the slowest this much later */
 
 static void buyer_done(struct http_exchange *x, enum http_failure failure,
                        const struct http_reply *reply);
@@ -57,9 +57,11 @@ static void buyer_write(struct buyer *b, const char *path, const char *key, json
     char *text = json_dumps(body, JSON_COMPACT);
     CHECK(text != NULL);
     text_clear(&b->request);
-    request_write(&b->request, &(struct request){.method = "POST", .path = path,
+    request_write(&b->request, &(struct request){.method = "POST",
+                                                 .path = path,
                                                  .host = http_client_host(s->client),
-                                                 .bearer = s->target.api_key, .key = key,
+                                                 .bearer = s->target.api_key,
+                                                 .key = key,
                                                  .body = text});
     free(text);
     json_decref(body);
@@ -100,8 +102,11 @@ void payment_request(struct sale *s, const char *event, uint64_t order, int64_t 
     struct text headers = TEXT_INIT;
     target_sign(&s->target, event, clock_wall_ms(), text, &headers);
     text_clear(request);
-    request_write(request, &(struct request){.method = "POST", .path = "/v1/payments/events",
-                                             .host = host, .headers = headers.data, .body = text});
+    request_write(request, &(struct request){.method = "POST",
+                                             .path = "/v1/payments/events",
+                                             .host = host,
+                                             .headers = headers.data,
+                                             .body = text});
     text_close(&headers);
     free(text);
     json_decref(body);

@@ -68,13 +68,12 @@ int catalog_create(struct target *t, const struct catalog *c)
                                                 (json_int_t)c->unit_price, "units_per_order_max",
                                                 (int)c->units_per_order));
     }
-    json_t *body = json_pack("{s:s,s:s,s:o,s:o,s:I,s:i,s:b,s:s,s:o}", "title", "Flash sale",
-                             "currency", CATALOG_CURRENCY, "opens_at", time_json(c->opens_ms),
-                             "closes_at", time_json(c->closes_ms), "payment_timeout_ms",
-                             (json_int_t)c->payment_timeout_ms, "orders_per_user_max",
-                             (int)c->orders_per_user, "eligibility_required",
-                             c->eligibility_opens_ms != 0, "late_payment", "accept_if_available",
-                             "offers", offers);
+    json_t *body = json_pack(
+        "{s:s,s:s,s:o,s:o,s:I,s:i,s:b,s:s,s:o}", "title", "Flash sale", "currency",
+        CATALOG_CURRENCY, "opens_at", time_json(c->opens_ms), "closes_at", time_json(c->closes_ms),
+        "payment_timeout_ms", (json_int_t)c->payment_timeout_ms, "orders_per_user_max",
+        (int)c->orders_per_user, "eligibility_required", c->eligibility_opens_ms != 0,
+        "late_payment", "accept_if_available", "offers", offers);
     CHECK(body != NULL);
     if (c->eligibility_opens_ms != 0) {
         json_object_set_new(body, "eligibility_opens_at", time_json(c->eligibility_opens_ms));
@@ -139,7 +138,7 @@ static int order_parse(const json_t *json, struct catalog_order *o)
         o->units += (uint32_t)json_member_int(line, "quantity");
     }
     o->amount = json_member_int(json, "amount");
-    return order_id_parse(str_from(json_member_text(json, "id")), &o->id) == 0 &&
+    return order_id_parse(str_from(json_member_text(json, "order_id")), &o->id) == 0 &&
                    status_parse(json_member_text(json, "status"), &o->status) == 0 &&
                    str_copy(o->user, sizeof o->user, str_from(json_member_text(json, "user_id")))
                ? 0
@@ -153,7 +152,8 @@ static int order_compare(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Whatever a cursor is made of, as part of a query (RFC 3986). Returns false when it does not fit. */
+/* Whatever a cursor is made of, as part of a query (RFC 3986). Returns false when it does not fit.
+ */
 static bool query_encode(char *to, size_t size, const char *text)
 {
     static const char hex[] = "0123456789ABCDEF";
@@ -187,8 +187,8 @@ int catalog_list(struct target *t, const struct catalog *c, struct catalog_order
     CHECK(*orders != NULL);
     do {
         struct answer a;
-        snprintf(path, sizeof path, "/v1/orders?sale_id=%s&consistency=strong&limit=%d%s%s", c->sale,
-                 LIST_PAGE_LIMIT, cursor[0] != '\0' ? "&cursor=" : "", cursor);
+        snprintf(path, sizeof path, "/v1/orders?sale_id=%s&consistency=strong&limit=%d%s%s",
+                 c->sale, LIST_PAGE_LIMIT, cursor[0] != '\0' ? "&cursor=" : "", cursor);
         if (target_expect(t, TARGET_PUBLIC, "GET", path, NULL, NULL, &a) != 0) {
             goto err_after_alloc;
         }

@@ -1,5 +1,5 @@
-/* catalog: what a scenario needs around its orders: a SKU with stock, a sale, and afterwards what the
- * cluster says about them by linearizable reads. */
+/* catalog: what a scenario needs around its orders: a SKU with stock, a sale, and afterwards what
+ * the cluster says about them by linearizable reads. */
 #ifndef TOOLS_BENCH_CATALOG_H
 #define TOOLS_BENCH_CATALOG_H
 
@@ -15,7 +15,8 @@ struct catalog {
     unsigned skus_count;
     uint64_t stock; /* of each SKU */
     int64_t unit_price;
-    int64_t eligibility_opens_ms, eligibility_closes_ms; /* wall; 0: none, and no eligibility needed */
+    int64_t eligibility_opens_ms,
+        eligibility_closes_ms; /* wall; 0: none, and no eligibility needed */
     int64_t opens_ms, closes_ms;
     uint64_t payment_timeout_ms, eligibility_limit;
     uint32_t orders_per_user, units_per_order;
@@ -46,8 +47,8 @@ struct catalog_order {
     char user[ID_SIZE_MAX + 1];
     uint32_t units;
 };
-/* All orders of the sale, sorted by id; *orders is the caller's to free. Returns 0, or -1 after saying
- * why. */
+/* All orders of the sale, sorted by id; *orders is the caller's to free. Returns 0, or -1 after
+ * saying why. */
 int catalog_list(struct target *t, const struct catalog *c, struct catalog_order **orders,
                  size_t *count);
 

@@ -13,7 +13,7 @@
 #include "base/clock.h"
 
 #define COMMAND_SIZE_MAX 4096
-#define POLL_INTERVAL_MS 50
+#define POLL_INTERVAL_NS 50000000L
 
 /* Beside this program, or one folder over, as in a build directory. */
 static char *ctl_find(void)
@@ -73,27 +73,26 @@ unsigned cluster_nodes(struct cluster *c)
     return (unsigned)n;
 }
 
-/* The options by which holdfastctl finds this cluster. */
-static int ctl_arguments(struct cluster *c, char *to, size_t size)
+/* A shell's line that runs holdfastctl for this cluster. */
+static int ctl_line(struct cluster *c, const char *arguments, char *to, size_t size)
 {
     char path[PATH_MAX];
     str_copy(path, sizeof path, str_from(c->state_path));
-    int n = snprintf(to, size, "cd '%s' && . ./env && '%s'", dirname(path), c->ctl);
+    int n = snprintf(to, size, "cd '%s' && . ./env && '%s' %s", dirname(path), c->ctl, arguments);
     return n > 0 && (size_t)n < size ? 0 : -1;
 }
 
 int cluster_leader(struct cluster *c, uint64_t *id, unsigned *ready, bool loud)
 {
-    char prefix[COMMAND_SIZE_MAX];
-    char command[COMMAND_SIZE_MAX + 128];
+    char command[COMMAND_SIZE_MAX];
     *id = 0;
     *ready = 0;
-    if (ctl_arguments(c, prefix, sizeof prefix) != 0) {
+    const char *arguments =
+        loud ? "endpoint status -o json" : "endpoint status -o json 2>/dev/null";
+    if (ctl_line(c, arguments, command, sizeof command) != 0) {
         return -1;
     }
-    snprintf(command, sizeof command, "%s endpoint status -o json 2>%s", prefix,
-             loud ? "&2" : "/dev/null");
-    FILE *out = popen(command, "re");
+    FILE *out = popen(command, "re"); /* NOLINT(cert-env33-c): the paths are the user's own */
     CHECK(out != NULL);
     json_t *nodes = json_loadf(out, 0, NULL);
     pclose(out);
@@ -117,8 +116,8 @@ int cluster_leader(struct cluster *c, uint64_t *id, unsigned *ready, bool loud)
     return *id != 0 ? 0 : -1;
 }
 
-/* True iff the process runs and began at that moment (clock ticks after boot): an id may be used again
- * by somebody else. */
+/* True iff the process runs and began at that moment (clock ticks after boot): an id may be used
+ * again by somebody else. */
 static bool process_is(pid_t pid, uint64_t start)
 {
     char path[64];
@@ -130,7 +129,8 @@ static bool process_is(pid_t pid, uint64_t start)
     }
     bool read = fgets(line, sizeof line, f) != NULL;
     fclose(f);
-    /* Field 22, counted from behind the name, which may hold anything but ends with the last ')'. */
+    /* Field 22, counted from behind the name, which may hold anything but ends with the last ')'.
+     */
     const char *at = read ? strrchr(line, ')') : NULL;
     for (int field = 2; at != NULL && field < 22; field++) {
         at = strchr(at + 1, ' ');
@@ -177,18 +177,19 @@ int cluster_restart(struct cluster *c)
     char command[COMMAND_SIZE_MAX];
     if (c->restart_command != NULL) {
         snprintf(command, sizeof command, "%s", c->restart_command);
-    } else if (ctl_arguments(c, command, sizeof command - 32) != 0) {
+    } else if (ctl_line(c, "demo up --dir .", command, sizeof command) != 0) {
         return -1;
-    } else {
-        strcat(command, " demo up --dir .");
     }
     char shell[] = "/bin/sh";
     char flag[] = "-c";
     char *arguments[] = {shell, flag, command, NULL};
     uv_stdio_container_t stdio[3] = {
         {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
-    uv_process_options_t options = {.file = shell, .args = arguments, .stdio = stdio,
-                                    .stdio_count = 3, .exit_cb = restart_exit_cb};
+    uv_process_options_t options = {.file = shell,
+                                    .args = arguments,
+                                    .stdio = stdio,
+                                    .stdio_count = 3,
+                                    .exit_cb = restart_exit_cb};
     c->process.data = c;
     c->restart_failed = false;
     int rc = uv_spawn(c->loop, &c->process, &options);
@@ -211,7 +212,7 @@ int cluster_wait_ready(struct cluster *c, unsigned nodes, uint64_t timeout_ms, u
         if (cluster_leader(c, leader, &ready, false) == 0 && ready >= nodes) {
             return 0;
         }
-        nanosleep(&(struct timespec){.tv_nsec = POLL_INTERVAL_MS * 1000000}, NULL);
+        nanosleep(&(struct timespec){.tv_nsec = POLL_INTERVAL_NS}, NULL);
     }
     fprintf(stderr, "%u of %u nodes ready after %llu s%s\n", ready, nodes,
             (unsigned long long)(timeout_ms / 1000), *leader == 0 ? ", nobody leads" : "");

@@ -1,9 +1,9 @@
 /* failover: how long nobody is served after the leader was killed with -9.
  *
- * A steady open load with retries under the same keys; every now and then the leader is killed; the time
- * from the kill to the first acknowledgement of an order that was first sent after it, over HTTP, is one
- * measurement. Then the node is brought back, all are ready again, and the next leader's turn comes. At
- * the end every acknowledged order of the whole run must be there, once. */
+ * A steady open load with retries under the same keys; every now and then the leader is killed; the
+ * time from the kill to the first acknowledgement of an order that was first sent after it, over
+ * HTTP, is one measurement. Then the node is brought back, all are ready again, and the next
+ * leader's turn comes. At the end every acknowledged order of the whole run must be there, once. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,9 +39,10 @@ static int failover_options(struct failover *f, int argc, char **argv)
     const struct option own[] = {
         {"cycles", 'n', OPTION_U64, &f->cycles, "20", "N", "how often the leader is killed", 1,
          CYCLES_MAX},
-        {"rate", 'r', OPTION_U64, &f->rate, "500", "N", "orders a second all the while", 1, 1000000},
-        {"connections", 'c', OPTION_U64, &f->connections, "512", "N", "connections to the gateway", 1,
-         HTTP_CONNECTIONS_MAX},
+        {"rate", 'r', OPTION_U64, &f->rate, "500", "N", "orders a second all the while", 1,
+         1000000},
+        {"connections", 'c', OPTION_U64, &f->connections, "512", "N", "connections to the gateway",
+         1, HTTP_CONNECTIONS_MAX},
         {"pause", 0, OPTION_DURATION, &f->pause_ms, "2s", "TIME",
          "between all nodes ready and the next kill (up to half of it more)", 1, HOUR_MS},
         {"seed", 0, OPTION_U64, &f->seed, "1", "N", "of the moments of killing", 0, 0},
@@ -94,8 +95,8 @@ static int failover_prepare(struct failover *f, struct load_options *options)
         .stock = 1000000000,
         .unit_price = 1999,
         .opens_ms = now - 1000,
-        .closes_ms = now + 24ll * HOUR_MS,
-        .payment_timeout_ms = 24ull * HOUR_MS,
+        .closes_ms = now + 24LL * HOUR_MS,
+        .payment_timeout_ms = 24ULL * HOUR_MS,
         .orders_per_user = UINT32_MAX / 2,
         .units_per_order = 1,
     };
@@ -137,7 +138,7 @@ static int failover_cycle(struct failover *f, uint64_t cycle, struct prng *prng)
         return -1;
     }
     f->kill_ns = clock_monotonic_ns();
-    uint64_t give_up = f->kill_ns + SERVED_WITHIN_MS * 1000000ull;
+    uint64_t give_up = f->kill_ns + SERVED_WITHIN_MS * 1000000ULL;
     while (f->served_ns == 0 && clock_monotonic_ns() < give_up) {
         uv_run(f->target.loop, UV_RUN_ONCE);
     }
@@ -170,16 +171,17 @@ static void failover_print(const struct failover *f, int wrong)
     if (!f->target.json) {
         printf("failover: %" PRIu64 " kills of the leader under %" PRIu64 " orders/s\n", h->count,
                f->rate);
-        printf("  to the first new acknowledgement over HTTP: mean %.1f  p50 %.1f  p99 %.1f  max %.1f "
-               "ms\n", mean, p50, p99, max);
+        printf(
+            "  to the first new acknowledgement over HTTP: mean %.1f  p50 %.1f  p99 %.1f  max %.1f "
+            "ms\n",
+            mean, p50, p99, max);
         return;
     }
-    json_t *result = json_pack("{s:s,s:I,s:I,s:f,s:f,s:f,s:f,s:I,s:I,s:s}", "benchmark", "failover",
-                               "kills", (json_int_t)h->count, "orders_per_second",
-                               (json_int_t)f->rate, "mean_ms", mean, "p50_ms", p50, "p99_ms", p99,
-                               "max_ms", max, "granted", (json_int_t)f->load.granted, "retries",
-                               (json_int_t)f->load.retries, "outcome",
-                               wrong == 0 ? "right" : "wrong");
+    json_t *result = json_pack(
+        "{s:s,s:I,s:I,s:f,s:f,s:f,s:f,s:I,s:I,s:s}", "benchmark", "failover", "kills",
+        (json_int_t)h->count, "orders_per_second", (json_int_t)f->rate, "mean_ms", mean, "p50_ms",
+        p50, "p99_ms", p99, "max_ms", max, "granted", (json_int_t)f->load.granted, "retries",
+        (json_int_t)f->load.retries, "outcome", wrong == 0 ? "right" : "wrong");
     CHECK(result != NULL);
     json_dumpf(result, stdout, JSON_INDENT(2));
     printf("\n");
@@ -191,7 +193,8 @@ static int failover_run(struct failover *f)
     struct load_options options;
     uint64_t leader;
     if (cluster_init(&f->cluster, &f->target, f->ctl, f->restart_command) != 0 ||
-        cluster_wait_ready(&f->cluster, cluster_nodes(&f->cluster), READY_TIMEOUT_MS, &leader) != 0 ||
+        cluster_wait_ready(&f->cluster, cluster_nodes(&f->cluster), READY_TIMEOUT_MS, &leader) !=
+            0 ||
         failover_prepare(f, &options) != 0 || load_init(&f->load, f->target.loop, &options) != 0) {
         return 1;
     }

@@ -8,17 +8,17 @@
 #include "base/check.h"
 #include "base/clock.h"
 
-#define READ_SIZE_MIN    4096 /* room offered to each read: an order's answer fits many times */
-#define SWEEP_INTERVAL_MS 20  /* how late a timeout may be noticed */
-#define HOST_SIZE_MAX    256
+#define READ_SIZE_MIN     4096U /* room offered to each read: an order's answer fits many times */
+#define SWEEP_INTERVAL_MS 20    /* how late a timeout may be noticed */
+#define HOST_SIZE_MAX     256
 
 enum connection_state {
     CONNECTION_CLOSED,     /* no handle */
     CONNECTION_CONNECTING, /* an exchange waits for it, or http_client_warm does */
     CONNECTION_IDLE,
     CONNECTION_BUSY,
-    CONNECTION_ANSWERED,   /* within done: on no list, takes no new work yet */
-    CONNECTION_CLOSING,    /* uv_close under way */
+    CONNECTION_ANSWERED, /* within done: on no list, takes no new work yet */
+    CONNECTION_CLOSING,  /* uv_close under way */
 };
 
 struct http_connection {
@@ -27,7 +27,7 @@ struct http_connection {
     uv_tcp_t tcp;
     uv_connect_t connect;
     uv_write_t write;
-    bool writing; /* the kernel did not take the whole request at once */
+    bool writing;                   /* the kernel did not take the whole request at once */
     struct http_exchange *exchange; /* CONNECTING (may be NULL) and BUSY */
     struct http_reply reply;
     char *in;
@@ -51,7 +51,8 @@ struct http_client {
 
 const char *http_failure_name(enum http_failure f)
 {
-    static const char *const names[] = {"ANSWERED", "UNREACHABLE", "BROKEN", "TIMEOUT", "MALFORMED"};
+    static const char *const names[] = {"ANSWERED", "UNREACHABLE", "BROKEN", "TIMEOUT",
+                                        "MALFORMED"};
     return (size_t)f < ARRAY_COUNT(names) ? names[f] : "UNKNOWN";
 }
 
@@ -130,8 +131,9 @@ static void connection_close_cb(uv_handle_t *handle)
     connection_release(k);
 }
 
-/* Takes the connection down. What it carried ends with `failure`, after the state is settled, because
- * done may submit again. An idle connection is on the idle list and must not enter it twice. */
+/* Takes the connection down. What it carried ends with `failure`, after the state is settled,
+ * because done may submit again. An idle connection is on the idle list and must not enter it
+ * twice. */
 static void connection_fail(struct http_connection *k, enum http_failure failure)
 {
     struct http_client *c = k->client;
@@ -161,7 +163,7 @@ static void connection_alloc_cb(uv_handle_t *handle, size_t suggested, uv_buf_t 
     (void)suggested;
     struct http_connection *k = handle->data;
     if (k->in_capacity - k->in_size < READ_SIZE_MIN) {
-        k->in_capacity = k->in_capacity == 0 ? READ_SIZE_MIN * 2 : k->in_capacity * 2;
+        k->in_capacity = k->in_capacity == 0 ? (size_t)READ_SIZE_MIN * 2 : k->in_capacity * 2;
         k->in = realloc(k->in, k->in_capacity);
         CHECK(k->in != NULL);
     }
@@ -226,7 +228,8 @@ static void connection_send(struct http_connection *k)
     if (sent == (int)x->request_size) {
         return;
     }
-    /* All of it, the rest of it, or an error that the callback will tell: never from within submit. */
+    /* All of it, the rest of it, or an error that the callback will tell: never from within submit.
+     */
     size_t done = sent > 0 ? (size_t)sent : 0;
     buf.base += done;
     buf.len -= done;
@@ -265,7 +268,8 @@ static void connection_open(struct http_connection *k)
     k->connect.data = k;
     k->state = CONNECTION_CONNECTING;
     c->open++;
-    /* libuv reports a refused connection through the callback; what fails here is ours (no ports). */
+    /* libuv reports a refused connection through the callback; what fails here is ours (no ports).
+     */
     int rc = uv_tcp_connect(&k->connect, &k->tcp, (const struct sockaddr *)&c->address,
                             connection_connect_cb);
     if (rc != 0) {

@@ -1,8 +1,10 @@
-/* http_reply: reads one HTTP/1.1 response, as holdfast's gateway (or nginx, the yardstick) sends it.
+/* http_reply: reads one HTTP/1.1 response, as holdfast's gateway (or nginx, the yardstick) sends
+ * it.
  *
- * Strict and small on purpose: a status line, header lines ended by CR LF, a body framed by exactly one
- * Content-Length. Everything else (chunked bodies, bare line feeds, folded lines, repeated or absurd
- * lengths, interim answers) is malformed: a load generator that guesses would report nonsense.
+ * Strict and small on purpose: a status line, header lines ended by CR LF, a body framed by exactly
+ * one Content-Length. Everything else (chunked bodies, bare line feeds, folded lines, repeated or
+ * absurd lengths, interim answers) is malformed: a load generator that guesses would report
+ * nonsense.
  *
  * Pure: no I/O, no allocation; the caller keeps the bytes. */
 #ifndef TOOLS_BENCH_HTTP_REPLY_H
@@ -30,8 +32,9 @@ struct http_reply {
 };
 
 /* Looks at the bytes received so far, always from the response's first byte. Start with a zeroed
- * reply; it remembers a head that was already read. Returns the size of the whole response when it is
- * complete (what follows belongs to no request of ours), 0 when more is needed, -1 when malformed. */
+ * reply; it remembers a head that was already read. Returns the size of the whole response when it
+ * is complete (what follows belongs to no request of ours), 0 when more is needed, -1 when
+ * malformed. */
 long http_reply_parse(struct http_reply *r, const char *data, size_t size);
 
 #endif

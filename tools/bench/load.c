@@ -11,8 +11,9 @@
 #include "base/check.h"
 #include "base/clock.h"
 
-#define DIGITS            10
-#define TICK_MIN_NS       250000  /* finer: twice the processor time a request, on the cores it measures */
+#define DIGITS      10
+#define TICK_MIN_NS 250000 /* finer: twice the processor time a request, on the cores it measures  \
+                            */
 #define TICK_MAX_NS       1000000
 #define RETRY_INTERVAL_MS 5
 
@@ -88,9 +89,12 @@ static void slot_init(struct load_slot *s, struct load *l)
     char *text = json_dumps(body, JSON_COMPACT | JSON_PRESERVE_ORDER);
     CHECK(text != NULL);
     struct text request = TEXT_INIT;
-    request_write(&request, &(struct request){.method = "POST", .path = "/v1/orders",
+    request_write(&request, &(struct request){.method = "POST",
+                                              .path = "/v1/orders",
                                               .host = http_client_host(l->client),
-                                              .bearer = o->bearer, .key = key, .body = text});
+                                              .bearer = o->bearer,
+                                              .key = key,
+                                              .body = text});
     CHECK(request.len < sizeof s->request);
     memcpy(s->request, request.data, request.len + 1);
     s->key_at = offset_of(&request, key) + strlen(key) - DIGITS;
@@ -101,8 +105,8 @@ static void slot_init(struct load_slot *s, struct load *l)
         s->sku_at = offset_of(&request, mark) + strlen(mark) - 3;
     }
     s->load = l;
-    s->x = (struct http_exchange){.request = s->request, .request_size = request.len,
-                                  .done = slot_done};
+    s->x = (struct http_exchange){
+        .request = s->request, .request_size = request.len, .done = slot_done};
     text_close(&request);
     free(text);
     json_decref(body);
@@ -193,7 +197,7 @@ static void slot_done(struct http_exchange *x, enum http_failure failure,
     enum verdict verdict = request_judge(failure, reply);
     bool settles = verdict == VERDICT_DONE || verdict == VERDICT_REFUSED;
     s->unknown |= verdict == VERDICT_UNKNOWN;
-    bool patient = now - s->sent_ns < LOAD_PATIENCE_MS * 1000000ull;
+    bool patient = now - s->sent_ns < LOAD_PATIENCE_MS * 1000000ULL;
     if (!settles && (l->options.retry || l->settling) && patient) {
         s->retry_ns = now + request_backoff_ms(reply, s->attempts) * 1000000;
         s->attempts++;
@@ -258,7 +262,9 @@ static void tick_cb(uv_poll_t *handle, int status, int events)
 static void tick_start(struct load *l)
 {
     uint64_t interval = 1000000000u / l->options.rate;
-    interval = interval < TICK_MIN_NS ? TICK_MIN_NS : interval > TICK_MAX_NS ? TICK_MAX_NS : interval;
+    interval = interval < TICK_MIN_NS   ? TICK_MIN_NS
+               : interval > TICK_MAX_NS ? TICK_MAX_NS
+                                        : interval;
     struct itimerspec spec = {.it_interval = {.tv_nsec = (long)interval},
                               .it_value = {.tv_nsec = (long)interval}};
     CHECK(timerfd_settime(l->tick_fd, 0, &spec, NULL) == 0);

@@ -1,5 +1,6 @@
-/* load_check: was every order that we asked for granted or refused rightly, and is every acknowledged
- * one there, once? Reads are linearizable, and the load has stopped, so the figures must be exact. */
+/* load_check: was every order that we asked for granted or refused rightly, and is every
+ * acknowledged one there, once? Reads are linearizable, and the load has stopped, so the figures
+ * must be exact. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,8 +87,10 @@ int load_check(struct load *l, struct target *t, FILE *out)
     int wrong = 0;
     wrong += verdict_print(out, l->unknown_count == 0, "requests whose outcome stayed unknown",
                            l->unknown_count, 0);
-    wrong += verdict_print(out, l->granted == fair, "granted = min(asked, stock)", l->granted, fair);
-    wrong += verdict_print(out, missing == 0, "acknowledged orders that are not listed", missing, 0);
+    wrong +=
+        verdict_print(out, l->granted == fair, "granted = min(asked, stock)", l->granted, fair);
+    wrong +=
+        verdict_print(out, missing == 0, "acknowledged orders that are not listed", missing, 0);
     wrong += verdict_print(out, twice == 0, "order ids acknowledged to two requests", twice, 0);
     wrong += verdict_print(out, strange <= l->unknown_count,
                            "listed orders that nobody was told of", strange, l->unknown_count);

@@ -23,8 +23,9 @@ static void help_print(FILE *out)
     for (size_t i = 0; i < ARRAY_COUNT(commands); i++) {
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
     }
-    fprintf(out, "\nholdfast-bench COMMAND --help tells the options. docs/benchmarks.md tells how to\n"
-                 "measure.\n");
+    fprintf(out,
+            "\nholdfast-bench COMMAND --help tells the options. docs/benchmarks.md tells how to\n"
+            "measure.\n");
 }
 
 int main(int argc, char **argv)

@@ -24,18 +24,21 @@ static int orders_options(struct orders *o, int argc, char **argv)
     struct option table[TARGET_OPTIONS_COUNT + 16];
     size_t count = 0;
     const struct option own[] = {
-        {"connections", 'c', OPTION_U64, &o->connections, "64", "N", "connections to the gateway", 1,
-         HTTP_CONNECTIONS_MAX},
+        {"connections", 'c', OPTION_U64, &o->connections, "64", "N", "connections to the gateway",
+         1, HTTP_CONNECTIONS_MAX},
         {"rate", 'r', OPTION_U64, &o->rate, "0", "N",
-         "orders a second, whatever the answers (open loop); 0: as fast as answers come", 0, 10000000},
+         "orders a second, whatever the answers (open loop); 0: as fast as answers come", 0,
+         10000000},
         {"duration", 'd', OPTION_DURATION, &o->duration_ms, "10s", "TIME", "measured time", 100,
-         24ull * HOUR_MS},
-        {"warmup", 'w', OPTION_DURATION, &o->warmup_ms, "1s", "TIME", "load before that", 0, HOUR_MS},
+         24ULL * HOUR_MS},
+        {"warmup", 'w', OPTION_DURATION, &o->warmup_ms, "1s", "TIME", "load before that", 0,
+         HOUR_MS},
         {"users", 0, OPTION_U64, &o->users, "1000000", "N", "different buyers", 1, 10000000000},
         {"skus", 0, OPTION_U64, &o->skus, "1", "N", "different SKUs; 1: all want the same", 1,
          CATALOG_SKUS_MAX},
         {"stock", 0, OPTION_U64, &o->stock, "1000000000", "N", "units of each SKU", 1, STOCK_MAX},
-        {"quantity", 'q', OPTION_U64, &o->quantity, "1", "N", "units in each order", 1, QUANTITY_MAX},
+        {"quantity", 'q', OPTION_U64, &o->quantity, "1", "N", "units in each order", 1,
+         QUANTITY_MAX},
         {"seed", 0, OPTION_U64, &o->seed, "1", "N", "of users and SKUs", 0, 0},
         {"no-setup", 0, OPTION_FLAG, &o->no_setup, "false", NULL,
          "create no SKU and no sale: for another server behind the URL"},
@@ -81,8 +84,8 @@ static void orders_print(const struct orders *o)
     if (l->options.rate == 0) {
         printf("orders: closed loop, %u connections, %.1f s\n", l->options.connections, seconds);
     } else {
-        printf("orders: open loop, %" PRIu64 "/s offered, %u connections, %.1f s\n", l->options.rate,
-               l->options.connections, seconds);
+        printf("orders: open loop, %" PRIu64 "/s offered, %u connections, %.1f s\n",
+               l->options.rate, l->options.connections, seconds);
     }
     printf("  %-10s %.0f/s\n", "answered", (double)l->answered_measured / seconds);
     printf("  %-10s p50 %.3f  p90 %.3f  p99 %.3f  p99.9 %.3f  max %.3f ms, from %s\n", "latency",
@@ -118,7 +121,10 @@ static void orders_print_json(const struct orders *o, int wrong)
         ms(histogram_quantile(&l->latency, 0.999)), "max", ms(l->latency.max), "answers", answers,
         "granted", (json_int_t)l->granted, "generator_us_per_request",
         l->answered_measured > 0 ? (double)l->cpu_ns / 1e3 / (double)l->answered_measured : 0.0,
-        "outcome", o->no_check ? "not checked" : wrong == 0 ? "right" : "wrong");
+        "outcome",
+        o->no_check  ? "not checked"
+        : wrong == 0 ? "right"
+                     : "wrong");
     CHECK(result != NULL);
     json_dumpf(result, stdout, JSON_INDENT(2));
     printf("\n");
@@ -135,8 +141,8 @@ static int orders_prepare(struct orders *o, char run[static RUN_NAME_SIZE])
         .stock = o->stock,
         .unit_price = 1999,
         .opens_ms = now - 1000,
-        .closes_ms = now + 24ll * HOUR_MS,
-        .payment_timeout_ms = 24ull * HOUR_MS,
+        .closes_ms = now + 24LL * HOUR_MS,
+        .payment_timeout_ms = 24ULL * HOUR_MS,
         .orders_per_user = UINT32_MAX / 2,
         .units_per_order = (uint32_t)o->quantity,
     };
@@ -190,7 +196,8 @@ int bench_orders(int argc, char **argv)
         printf("%s", o->no_check ? "" : "outcome\n");
         fflush(stdout);
     }
-    int wrong = o->no_check ? 0 : load_check(&o->load, &o->target, o->target.json ? stderr : stdout);
+    int wrong =
+        o->no_check ? 0 : load_check(&o->load, &o->target, o->target.json ? stderr : stdout);
     if (o->target.json) {
         orders_print_json(o, wrong);
     }

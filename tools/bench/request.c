@@ -66,7 +66,7 @@ uint64_t request_backoff_ms(const struct http_reply *reply, unsigned attempts)
     if (reply->retry_after_ms != 0) {
         return reply->retry_after_ms;
     }
-    ms = 10ull << (attempts < 6 ? attempts : 6);
+    ms = 10ULL << (attempts < 6 ? attempts : 6);
     return ms < 500 ? ms : 500;
 }
 
@@ -91,11 +91,8 @@ struct str request_scan_text(struct str body, struct str name)
 
 uint64_t request_order_id(const struct http_reply *reply)
 {
-    struct str text = request_scan_text(reply->body, STR_LITERAL("\"id\":"));
-    if (text.len == 0) {
-        text = request_scan_text(reply->body, STR_LITERAL("\"order_id\":"));
-    }
     uint64_t id;
+    struct str text = request_scan_text(reply->body, STR_LITERAL("\"order_id\":"));
     return order_id_parse(text, &id) == 0 ? id : 0;
 }
 

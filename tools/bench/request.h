@@ -1,4 +1,5 @@
-/* request: writing HTTP requests and judging answers: what every subcommand of holdfast-bench shares. */
+/* request: writing HTTP requests and judging answers: what every subcommand of holdfast-bench
+ * shares. */
 #ifndef TOOLS_BENCH_REQUEST_H
 #define TOOLS_BENCH_REQUEST_H
 
@@ -21,13 +22,14 @@ void request_write(struct text *to, const struct request *r);
 enum verdict {
     VERDICT_DONE,      /* 2xx: it happened */
     VERDICT_REFUSED,   /* it did not and, under this key, never will */
-    VERDICT_TRY_AGAIN, /* it did not happen: 429, 503, or never sent. The same key may be used again */
+    VERDICT_TRY_AGAIN, /* it did not happen: 429, 503, or never sent. The same key may be used again
+                        */
     VERDICT_UNKNOWN,   /* it may have happened: ask again with the same key */
 };
 enum verdict request_judge(enum http_failure failure, const struct http_reply *reply);
 
-/* How long to wait before asking again: what the server asked for, else growing with the attempts so far
- * (0, 1, …) from 10 ms to 500 ms. In ms. */
+/* How long to wait before asking again: what the server asked for, else growing with the attempts
+ * so far (0, 1, …) from 10 ms to 500 ms. In ms. */
 uint64_t request_backoff_ms(const struct http_reply *reply, unsigned attempts);
 
 /* The text value of a member anywhere in a JSON body, by scanning: for the hot path only, where the
@@ -35,12 +37,11 @@ uint64_t request_backoff_ms(const struct http_reply *reply, unsigned attempts);
  * Empty when absent. */
 struct str request_scan_text(struct str body, struct str name);
 
-/* The id of the order that an answer to POST /v1/orders gives, 0 when there is none. Accepts "order_id" for
- * "id", as other servers under the same load may say. */
+/* The id of the order that an answer to POST /v1/orders gives, 0 when there is none. */
 uint64_t request_order_id(const struct http_reply *reply);
 
-/* Short name of an answer for tables: problem code, "OK", or the failure's name. Lent until return of
- * the done callback, or static. */
+/* Short name of an answer for tables: problem code, "OK", or the failure's name. Lent until return
+ * of the done callback, or static. */
 struct str request_outcome(enum http_failure failure, const struct http_reply *reply);
 
 /* A tally of outcomes by name. The table is bounded; names beyond count as OTHER. */

@@ -18,17 +18,19 @@ static int options_read(struct sale *s, int argc, char **argv)
          "rights to buy that are given out", 1, 100000},
         {"payers", 0, OPTION_U64, &o->payers, "70", "N",
          "how many of the first orders, one for each unit, are paid", 0, 100000},
-        {"early", 0, OPTION_U64, &o->early, "40", "N", "buyers who click before the opening", 0, 100000},
-        {"lead", 0, OPTION_DURATION, &o->lead_ms, "5s", "TIME", "from the start to the opening", 2500,
-         600000},
+        {"early", 0, OPTION_U64, &o->early, "40", "N", "buyers who click before the opening", 0,
+         100000},
+        {"lead", 0, OPTION_DURATION, &o->lead_ms, "5s", "TIME", "from the start to the opening",
+         2500, 600000},
         {"registering", 0, OPTION_DURATION, &o->register_ms, "1500ms", "TIME",
          "within which all ask for a right", 1, 600000},
-        {"rush", 0, OPTION_DURATION, &o->rush_ms, "2s", "TIME", "within which all click", 1, 600000},
+        {"rush", 0, OPTION_DURATION, &o->rush_ms, "2s", "TIME", "within which all click", 1,
+         600000},
         {"payment-timeout", 0, OPTION_DURATION, &o->payment_timeout_ms, "8s", "TIME",
          "after which an unpaid order expires", 1000, 600000},
         {"limit", 0, OPTION_DURATION, &o->limit_ms, "120s", "TIME", "give up after", 1000, 3600000},
-        {"connections", 'c', OPTION_U64, &o->connections, "400", "N", "connections to the gateway", 1,
-         HTTP_CONNECTIONS_MAX},
+        {"connections", 'c', OPTION_U64, &o->connections, "400", "N", "connections to the gateway",
+         1, HTTP_CONNECTIONS_MAX},
         {"seed", 0, OPTION_U64, &o->seed, "1", "N", "of the buyers' moments", 0, 0},
         {"kill-leader", 0, OPTION_FLAG, &o->kill_leader, "false", NULL,
          "kill -9 of the leader when half of the units are granted; needs --state"},
@@ -92,15 +94,16 @@ int bench_sale(int argc, char **argv)
         return status;
     }
     status = 1;
+    s->out = s->target.json ? stderr : stdout;
     if (target_open(&s->target) == 0 && sale_prepare(s) == 0 && sale_play(s) == 0) {
         bool settled = sale_pay_late(s) == 0;
         bool recovered = sale_recover(s) == 0;
         int wrong = sale_report(s);
         status = settled && recovered && wrong == 0 ? 0 : 1;
         if (wrong == 0 && status == 0) {
-            printf("\nevery unit is accounted for\n");
+            fprintf(s->out, "\nevery unit is accounted for\n");
         } else if (wrong > 0) {
-            printf("\n%d figures are WRONG\n", wrong);
+            fprintf(s->out, "\n%d figures are WRONG\n", wrong);
         }
     }
     sale_close(s);

@@ -1,19 +1,20 @@
 /* sale: a whole flash sale as a story that checks itself.
  *
- * Buyers register for the right to buy (fewer rights than buyers), wait for the opening by the server's
- * clock, rush, are granted a unit or told why not, pay or do not; those who were told "sold out" look at
- * the page and come back with a new key when units return; the leader is killed with -9 in the middle
- * of the rush. In the end every figure must add up exactly.
+ * Buyers register for the right to buy (fewer rights than buyers), wait for the opening by the
+ * server's clock, rush, are granted a unit or told why not, pay or do not; those who were told
+ * "sold out" look at the page and come back with a new key when units return; the leader is killed
+ * with -9 in the middle of the rush. In the end every figure must add up exactly.
  *
  *     BEGIN → REGISTERING → WAITING → ORDERING → RESERVED → PAYING → PAID
- *                  │                     │  ▲        └────→ LAPSED   (never pays: the order expires)
- *                  └→ (not eligible,     ▼  │
- *                      comes anyway)  WATCHING → GONE      (all is sold)
+ *                  │                     │  ▲        └────→ LAPSED   (never pays: the order
+ * expires) └→ (not eligible,     ▼  │ comes anyway)  WATCHING → GONE      (all is sold)
  *
- * buyer.c moves one buyer; sale_stage.c plays what is not a buyer (page, kill, late payment); sale_check.c
- * has the account; sale.c the options. */
+ * buyer.c moves one buyer; sale_stage.c plays what is not a buyer (page, kill, late payment);
+ * sale_check.c has the account; sale.c the options. */
 #ifndef TOOLS_BENCH_SALE_H
 #define TOOLS_BENCH_SALE_H
+
+#include <stdio.h>
 
 #include "base/histogram.h"
 #include "base/prng.h"
@@ -23,7 +24,7 @@
 enum buyer_state {
     BUYER_BEGIN,
     BUYER_REGISTERING,
-    BUYER_WAITING,  /* for the opening, or for the moment to come back */
+    BUYER_WAITING, /* for the opening, or for the moment to come back */
     BUYER_ORDERING,
     BUYER_RESERVED, /* has an order; will pay */
     BUYER_PAYING,
@@ -31,7 +32,7 @@ enum buyer_state {
     BUYER_LAPSED,   /* has an order and will never pay it */
     BUYER_WATCHING, /* was told "sold out" */
     BUYER_GONE,
-    BUYER_LOST,     /* no answer for too long: the run has failed */
+    BUYER_LOST, /* no answer for too long: the run has failed */
 };
 
 struct sale;
@@ -42,12 +43,12 @@ struct buyer {
     enum buyer_state state;
     bool eligible, early; /* early: clicks once before the opening */
     bool in_flight;
-    bool unknown;         /* some attempt of the current request ended with outcome unknown */
-    unsigned clicks;      /* orders asked for, each under its own key */
-    unsigned attempts;    /* of the current request */
-    uint64_t wake_ns;     /* when the next thing happens; 0: never by itself */
-    uint64_t due_ns;      /* when the current request was meant to be sent */
-    uint64_t sent_ns;     /* when it was first sent */
+    bool unknown;      /* some attempt of the current request ended with outcome unknown */
+    unsigned clicks;   /* orders asked for, each under its own key */
+    unsigned attempts; /* of the current request */
+    uint64_t wake_ns;  /* when the next thing happens; 0: never by itself */
+    uint64_t due_ns;   /* when the current request was meant to be sent */
+    uint64_t sent_ns;  /* when it was first sent */
     struct text request;
     char user[ID_SIZE_MAX + 1];
     /* the order it was granted; at most one in the whole sale */
@@ -66,6 +67,7 @@ struct sale_options {
 
 struct sale {
     struct sale_options options;
+    FILE *out; /* table and checks: standard output, or error when that gets JSON */
     struct target target;
     struct cluster cluster;
     struct catalog catalog;
@@ -125,7 +127,8 @@ void sale_tell(struct sale *s, const char *format, ...) __attribute__((format(pr
 
 /* ---- sale_check.c ---- */
 
-/* Prints the table and every check. Returns how many are wrong, -1 when the cluster cannot be asked. */
+/* Prints the table and every check. Returns how many are wrong, -1 when the cluster cannot be
+ * asked. */
 int sale_report(struct sale *s);
 
 #endif

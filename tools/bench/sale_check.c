@@ -12,18 +12,18 @@ static double ms(uint64_t ns)
     return (double)ns / 1e6;
 }
 
-static void row(const char *what, uint64_t n, const char *remark)
+static void row(const struct sale *s, const char *what, uint64_t n, const char *remark)
 {
-    printf("  %-34s %8" PRIu64 "%s%s\n", what, n, remark[0] != '\0' ? "   " : "", remark);
+    fprintf(s->out, "  %-34s %8" PRIu64 "%s%s\n", what, n, remark[0] != '\0' ? "   " : "", remark);
 }
 
-static void rows_of(const struct tally *t)
+static void rows_of(const struct sale *s, const struct tally *t)
 {
     for (size_t i = 0; i < t->count; i++) {
         if (strcmp(t->rows[i].name, "OK") != 0) {
             char what[64];
             snprintf(what, sizeof what, "  refused %s", t->rows[i].name);
-            row(what, t->rows[i].count, "");
+            row(s, what, t->rows[i].count, "");
         }
     }
 }
@@ -41,44 +41,44 @@ static void table_print(const struct sale *s, const struct catalog_figures *f)
 {
     const struct sale_options *o = &s->options;
     char remark[128];
-    printf("\n%s: %" PRIu64 " units, %" PRIu64 " buyers\n", s->run, o->units, o->buyers);
-    row("rights to buy asked for", tally_sum(&s->registered), "");
-    row("  granted", tally_get(&s->registered, "OK"), "");
-    rows_of(&s->registered);
+    fprintf(s->out, "\n%s: %" PRIu64 " units, %" PRIu64 " buyers\n", s->run, o->units, o->buyers);
+    row(s, "rights to buy asked for", tally_sum(&s->registered), "");
+    row(s, "  granted", tally_get(&s->registered, "OK"), "");
+    rows_of(s, &s->registered);
     snprintf(remark, sizeof remark, "each under its own key; %" PRIu64 " retries under the same",
              s->retries);
-    row("orders asked for", tally_sum(&s->ordered), remark);
-    row("  granted", tally_get(&s->ordered, "OK"), "");
-    rows_of(&s->ordered);
+    row(s, "orders asked for", tally_sum(&s->ordered), remark);
+    row(s, "  granted", tally_get(&s->ordered, "OK"), "");
+    rows_of(s, &s->ordered);
     snprintf(remark, sizeof remark, "%" PRIu64 " of the first %" PRIu64 ", %" PRIu64 " sold again",
              s->paid_first, o->units, s->resold);
-    row("paid", s->paid, remark);
-    row("expired", (uint64_t)f->expired, "");
-    row("resold", s->resold, "");
+    row(s, "paid", s->paid, remark);
+    row(s, "expired", (uint64_t)f->expired, "");
+    row(s, "resold", s->resold, "");
     if (s->late != NULL) {
         snprintf(remark, sizeof remark, "%s, then %s", s->late_status, s->refund_status);
-        row("late payments settled", 1, remark);
+        row(s, "late payments settled", 1, remark);
     }
-    printf("  %-34s %8.1f   p99 %.1f ms, from the click to the final answer\n", "order latency p50, ms",
-           ms(histogram_quantile(&s->latency_order, 0.5)),
-           ms(histogram_quantile(&s->latency_order, 0.99)));
+    fprintf(s->out, "  %-34s %8.1f   p99 %.1f ms, from the click to the final answer\n",
+            "order latency p50, ms", ms(histogram_quantile(&s->latency_order, 0.5)),
+            ms(histogram_quantile(&s->latency_order, 0.99)));
     if (s->kill_ns != 0) {
         snprintf(remark, sizeof remark, "leader killed with -9 after %" PRIu64 " orders",
                  (o->units + 1) / 2);
-        printf("  %-34s %8.1f   %s\n", "fail-over, ms", ms(s->failover_ns), remark);
+        fprintf(s->out, "  %-34s %8.1f   %s\n", "fail-over, ms", ms(s->failover_ns), remark);
     }
 }
 
 /* ---- checks ---- */
 
-static int check(const char *what, int64_t found, int64_t expected)
+static int check(const struct sale *s, const char *what, int64_t found, int64_t expected)
 {
     bool good = found == expected;
-    printf("  %-66s %s", what, good ? "ok" : "WRONG");
+    fprintf(s->out, "  %-66s %s", what, good ? "ok" : "WRONG");
     if (!good) {
-        printf(": %" PRId64 ", expected %" PRId64, found, expected);
+        fprintf(s->out, ": %" PRId64 ", expected %" PRId64, found, expected);
     }
-    printf("\n");
+    fprintf(s->out, "\n");
     return good ? 0 : 1;
 }
 
@@ -135,8 +135,8 @@ static struct comparison orders_compare(const struct sale *s, struct catalog_ord
     return c;
 }
 
-/* Asks for every granted order once more under the key that was granted: the same order must come back,
- * marked as replayed. Returns how many did not, or -1. */
+/* Asks for every granted order once more under the key that was granted: the same order must come
+ * back, marked as replayed. Returns how many did not, or -1. */
 static int64_t replay_all(struct sale *s)
 {
     int64_t wrong = 0;
@@ -157,7 +157,7 @@ static int64_t replay_all(struct sale *s)
         }
         uint64_t id = 0;
         bool same = a.status == 201 && a.replayed &&
-                    order_id_parse(str_from(json_member_text(a.json, "id")), &id) == 0 &&
+                    order_id_parse(str_from(json_member_text(a.json, "order_id")), &id) == 0 &&
                     id == b->order;
         wrong += same ? 0 : 1;
         answer_close(&a);
@@ -175,45 +175,46 @@ static int checks_run(const struct sale *s, const struct catalog_figures *f,
     int64_t lapsed = units - (int64_t)o->payers;
     int64_t refused = (int64_t)tally_sum(&s->ordered) - (int64_t)tally_get(&s->ordered, "OK");
     int wrong = 0;
-    printf("\nchecks, by linearizable reads\n");
-    wrong += check("every buyer has a final answer to each request", (int64_t)s->lost, 0);
-    wrong += check("rights granted = min(asked, limit)", (int64_t)tally_get(&s->registered, "OK"),
-                   rights);
-    wrong += check("all others were refused as exhausted",
+    fprintf(s->out, "\nchecks, by linearizable reads\n");
+    wrong += check(s, "every buyer has a final answer to each request", (int64_t)s->lost, 0);
+    wrong += check(s, "rights granted = min(asked, limit)",
+                   (int64_t)tally_get(&s->registered, "OK"), rights);
+    wrong += check(s, "all others were refused as exhausted",
                    (int64_t)tally_get(&s->registered, "ELIGIBILITY_EXHAUSTED"),
                    (int64_t)o->buyers - rights);
-    wrong += check("rights in the cluster = rights granted", f->eligibilities, rights);
-    wrong += check("orders granted = units + units that came back", (int64_t)s->granted,
+    wrong += check(s, "rights in the cluster = rights granted", f->eligibilities, rights);
+    wrong += check(s, "orders granted = units + units that came back", (int64_t)s->granted,
                    units + lapsed);
-    wrong += check("no order without a right: refused NOT_ELIGIBLE",
+    wrong += check(s, "no order without a right: refused NOT_ELIGIBLE",
                    (int64_t)tally_get(&s->ordered, "NOT_ELIGIBLE"), (int64_t)o->buyers - rights);
-    wrong += check("no order before the opening: refused SALE_NOT_OPEN",
+    wrong += check(s, "no order before the opening: refused SALE_NOT_OPEN",
                    (int64_t)tally_get(&s->ordered, "SALE_NOT_OPEN"), (int64_t)o->early);
-    wrong += check("all other refusals are SOLD_OUT",
+    wrong += check(s, "all other refusals are SOLD_OUT",
                    refused - (int64_t)tally_get(&s->ordered, "NOT_ELIGIBLE") -
                        (int64_t)tally_get(&s->ordered, "SALE_NOT_OPEN"),
                    (int64_t)tally_get(&s->ordered, "SOLD_OUT"));
-    wrong += check("units sold = stock, none twice", f->sold, units);
-    wrong += check("units available or reserved", f->available + f->reserved, 0);
-    wrong += check("orders paid = units", f->paid, units);
-    wrong += check("orders of the first round that were paid", (int64_t)s->paid_first,
+    wrong += check(s, "units sold = stock, none twice", f->sold, units);
+    wrong += check(s, "units available or reserved", f->available + f->reserved, 0);
+    wrong += check(s, "orders paid = units", f->paid, units);
+    wrong += check(s, "orders of the first round that were paid", (int64_t)s->paid_first,
                    (int64_t)o->payers);
-    wrong += check("orders expired = orders not paid", f->expired, lapsed);
-    wrong += check("acknowledged orders that are missing", c->missing, 0);
-    wrong += check("acknowledged orders that are somebody else's", c->other_user, 0);
-    wrong += check("acknowledged orders with another status than was told", c->other_status, 0);
-    wrong += check("orders acknowledged twice", c->twice, 0);
-    wrong += check("orders that nobody was told of", unknown_orders, 0);
-    wrong += check("granted keys asked again that gave another answer", replays_wrong, 0);
-    wrong += check("money taken - money returned = amounts of paid orders",
+    wrong += check(s, "orders expired = orders not paid", f->expired, lapsed);
+    wrong += check(s, "acknowledged orders that are missing", c->missing, 0);
+    wrong += check(s, "acknowledged orders that are somebody else's", c->other_user, 0);
+    wrong += check(s, "acknowledged orders with another status than was told", c->other_status, 0);
+    wrong += check(s, "orders acknowledged twice", c->twice, 0);
+    wrong += check(s, "orders that nobody was told of", unknown_orders, 0);
+    wrong += check(s, "granted keys asked again that gave another answer", replays_wrong, 0);
+    wrong += check(s, "money taken - money returned = amounts of paid orders",
                    s->money_taken - s->money_returned, money_of_paid);
     if (s->late != NULL) {
-        wrong += check("the late payment is for an order that is not paid, and is paid back",
+        wrong += check(s, "the late payment is for an order that is not paid, and is paid back",
                        strcmp(s->late_status, "refund_due") == 0 &&
-                           strcmp(s->refund_status, "refunded") == 0, 1);
+                           strcmp(s->refund_status, "refunded") == 0,
+                       1);
     }
     if (o->kill_leader) {
-        wrong += check("the leader was killed and another node took over",
+        wrong += check(s, "the leader was killed and another node took over",
                        s->kill_ns != 0 && s->failover_ns != 0 && s->new_leader != s->leader, 1);
     }
     return wrong;
@@ -222,8 +223,8 @@ static int checks_run(const struct sale *s, const struct catalog_figures *f,
 static void json_print(const struct sale *s, const struct catalog_figures *f, int wrong)
 {
     json_t *result = json_pack(
-        "{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:I,s:i}", "benchmark", "sale", "sale",
-        s->run, "eligibilities_asked", (json_int_t)tally_sum(&s->registered),
+        "{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:I,s:i}", "benchmark", "sale",
+        "sale", s->run, "eligibilities_asked", (json_int_t)tally_sum(&s->registered),
         "eligibilities_granted", (json_int_t)tally_get(&s->registered, "OK"), "orders_asked",
         (json_int_t)tally_sum(&s->ordered), "orders_granted",
         (json_int_t)tally_get(&s->ordered, "OK"), "paid", (json_int_t)s->paid, "expired",

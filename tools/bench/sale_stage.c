@@ -8,10 +8,10 @@
 #include "proto/order_id.h"
 #include "tools/bench/sale.h"
 
-#define TICK_MS          1   /* how late a buyer may act: it counts into the latency */
-#define PAGE_INTERVAL_NS 250000000ull
-#define CALL_BACK_NS     400000000ull
-#define REACTION_MS      50  /* between the opening and the quickest click */
+#define TICK_MS          1 /* how late a buyer may act: it counts into the latency */
+#define PAGE_INTERVAL_NS 250000000ULL
+#define CALL_BACK_NS     400000000ULL
+#define REACTION_MS      50 /* between the opening and the quickest click */
 #define READY_TIMEOUT_MS 60000
 
 void sale_tell(struct sale *s, const char *format, ...)
@@ -69,7 +69,7 @@ int sale_prepare(struct sale *s)
         .unit_price = 19900,
         .eligibility_opens_ms = now - 1000,
         .opens_ms = now + (int64_t)o->lead_ms,
-        .closes_ms = now + 24ll * 3600000,
+        .closes_ms = now + 24LL * 3600000,
         .payment_timeout_ms = o->payment_timeout_ms,
         .eligibility_limit = o->eligibilities,
         .orders_per_user = 1,
@@ -132,7 +132,8 @@ static void watchers_call(struct sale *s, uint64_t now)
         s->page_next_ns = now + CALL_BACK_NS;
         if (!s->told_expired) {
             s->told_expired = true;
-            sale_tell(s, "unpaid orders expire, their units are back: %u buyers come again", called);
+            sale_tell(s, "unpaid orders expire, their units are back: %u buyers come again",
+                      called);
         }
     }
 }
@@ -251,11 +252,12 @@ int sale_play(struct sale *s)
 {
     char path[128];
     snprintf(path, sizeof path, "/v1/sales/%s", s->catalog.sale);
-    request_write(&s->page_request, &(struct request){.method = "GET", .path = path,
+    request_write(&s->page_request, &(struct request){.method = "GET",
+                                                      .path = path,
                                                       .host = http_client_host(s->client),
                                                       .bearer = s->target.api_key});
-    s->page = (struct http_exchange){.request = s->page_request.data,
-                                     .request_size = s->page_request.len, .done = page_done};
+    s->page = (struct http_exchange){
+        .request = s->page_request.data, .request_size = s->page_request.len, .done = page_done};
     CHECK(uv_timer_init(s->target.loop, &s->tick) == 0);
     s->tick.data = s;
     uv_update_time(s->target.loop);
@@ -325,8 +327,8 @@ int sale_pay_late(struct sale *s)
     struct text request = TEXT_INIT;
     snprintf(event, sizeof event, "%s-late-payment", b->user);
     payment_request(s, event, b->order, b->amount, &request, http_client_host(s->client));
-    struct single one = {.x = {.request = request.data, .request_size = request.len,
-                               .done = single_done}};
+    struct single one = {
+        .x = {.request = request.data, .request_size = request.len, .done = single_done}};
     for (int tries = 0; tries < 20 && one.verdict != VERDICT_REFUSED; tries++) {
         one.done = false;
         http_client_submit(s->client, &one.x);
@@ -371,7 +373,8 @@ int sale_recover(struct sale *s)
         return 0;
     }
     uint64_t leader;
-    if (cluster_wait_ready(&s->cluster, cluster_nodes(&s->cluster), READY_TIMEOUT_MS, &leader) != 0) {
+    if (cluster_wait_ready(&s->cluster, cluster_nodes(&s->cluster), READY_TIMEOUT_MS, &leader) !=
+        0) {
         return -1;
     }
     return s->cluster.restart_failed ? -1 : 0;

@@ -71,7 +71,8 @@ static int payment_secret_read(struct target *t)
         return -1;
     }
     static const char prefix[] = "whsec_";
-    const char *from = strncmp(text, prefix, sizeof prefix - 1) == 0 ? text + sizeof prefix - 1 : text;
+    const char *from =
+        strncmp(text, prefix, sizeof prefix - 1) == 0 ? text + sizeof prefix - 1 : text;
     if (sodium_base642bin(t->payment_secret, sizeof t->payment_secret, from, strlen(from), NULL,
                           &t->payment_secret_size, NULL, sodium_base64_VARIANT_ORIGINAL) != 0) {
         fprintf(stderr, "%s: not a secret of the form whsec_BASE64\n", t->payment_secret_path);
@@ -192,14 +193,16 @@ int target_call(struct target *t, enum target_side side, const char *method, con
     char *text = body != NULL ? json_dumps(body, JSON_COMPACT) : NULL;
     const char *bearer = side == TARGET_ADMIN ? t->admin_key : t->api_key;
     struct text request = TEXT_INIT;
-    request_write(&request, &(struct request){.method = method, .path = path,
-                                              .host = http_client_host(client),
-                                              .bearer = bearer[0] != '\0' ? bearer : NULL,
-                                              .key = key, .body = text,
-                                              /* what we put, we create */
-                                              .headers = strcmp(method, "PUT") == 0
-                                                             ? "If-None-Match: *\r\n"
-                                                             : NULL});
+    request_write(
+        &request,
+        &(struct request){.method = method,
+                          .path = path,
+                          .host = http_client_host(client),
+                          .bearer = bearer[0] != '\0' ? bearer : NULL,
+                          .key = key,
+                          .body = text,
+                          /* what we put, we create */
+                          .headers = strcmp(method, "PUT") == 0 ? "If-None-Match: *\r\n" : NULL});
     free(text);
     memset(a, 0, sizeof *a);
     struct call c = {.x = {.request = request.data, .request_size = request.len, .done = call_done},
@@ -217,7 +220,8 @@ int target_call(struct target *t, enum target_side side, const char *method, con
         }
         c.attempts++;
         nanosleep(&(struct timespec){.tv_sec = (time_t)(c.backoff_ms / 1000),
-                                     .tv_nsec = (long)(c.backoff_ms % 1000) * 1000000}, NULL);
+                                     .tv_nsec = (long)(c.backoff_ms % 1000) * 1000000},
+                  NULL);
     }
     text_close(&request);
     if (c.failure != HTTP_ANSWERED) {
@@ -259,13 +263,13 @@ void target_sign(const struct target *t, const char *id, int64_t wall_ms, const 
     text_appendf(&signed_text, "%s.%lld.%s", id, seconds, body);
     crypto_auth_hmacsha256_state state;
     crypto_auth_hmacsha256_init(&state, t->payment_secret, t->payment_secret_size);
-    crypto_auth_hmacsha256_update(&state, (const unsigned char *)signed_text.data,
-                                  signed_text.len);
+    crypto_auth_hmacsha256_update(&state, (const unsigned char *)signed_text.data, signed_text.len);
     unsigned char mac[crypto_auth_hmacsha256_BYTES];
     crypto_auth_hmacsha256_final(&state, mac);
     char encoded[sodium_base64_ENCODED_LEN(sizeof mac, sodium_base64_VARIANT_ORIGINAL)];
     sodium_bin2base64(encoded, sizeof encoded, mac, sizeof mac, sodium_base64_VARIANT_ORIGINAL);
-    text_appendf(headers, "webhook-id: %s\r\nwebhook-timestamp: %lld\r\nwebhook-signature: v1,%s\r\n",
-                 id, seconds, encoded);
+    text_appendf(headers,
+                 "webhook-id: %s\r\nwebhook-timestamp: %lld\r\nwebhook-signature: v1,%s\r\n", id,
+                 seconds, encoded);
     text_close(&signed_text);
 }

@@ -1,7 +1,8 @@
-/* target: the cluster under test: where its gateway is, with what right we ask, and single calls to it.
+/* target: the cluster under test: where its gateway is, with what right we ask, and single calls to
+ * it.
  *
- * Calls run the loop until they are answered: for set-up and checks, never while a load is running on
- * the same loop. */
+ * Calls run the loop until they are answered: for set-up and checks, never while a load is running
+ * on the same loop. */
 #ifndef TOOLS_BENCH_TARGET_H
 #define TOOLS_BENCH_TARGET_H
 
@@ -24,9 +25,10 @@ struct target {
     /* opened */
     uv_loop_t *loop;
     json_t *state;
-    struct http_client *admin; /* also for our own single calls to the gateway's public side: `calls` */
+    struct http_client
+        *admin; /* also for our own single calls to the gateway's public side: `calls` */
     struct http_client *calls;
-    char api_key[TARGET_KEY_SIZE_MAX];   /* a back end's: places orders for any user */
+    char api_key[TARGET_KEY_SIZE_MAX]; /* a back end's: places orders for any user */
     char admin_key[TARGET_KEY_SIZE_MAX];
     uint8_t payment_secret[WEBHOOK_SECRET_MAX];
     size_t payment_secret_size;
@@ -43,16 +45,17 @@ void target_close(struct target *t);
 struct answer {
     unsigned status;
     bool replayed;
-    int64_t time_ms; /* replicated time of a read; 0: not given */
-    json_t *json; /* NULL: no body, or not JSON */
+    int64_t time_ms;                /* replicated time of a read; 0: not given */
+    json_t *json;                   /* NULL: no body, or not JSON */
     char code[TALLY_NAME_SIZE_MAX]; /* of a problem; "" when it is none */
 };
 void answer_close(struct answer *a);
 
 enum target_side { TARGET_PUBLIC, TARGET_ADMIN };
 
-/* One request, repeated under the same key while its outcome is open, for up to 20 s. body: borrowed,
- * may be NULL. Returns 0 with an answer of whatever status, or -1 after saying why on stderr. */
+/* One request, repeated under the same key while its outcome is open, for up to 20 s. body:
+ * borrowed, may be NULL. Returns 0 with an answer of whatever status, or -1 after saying why on
+ * stderr. */
 int target_call(struct target *t, enum target_side side, const char *method, const char *path,
                 const char *key, json_t *body, struct answer *a);
 /* The same, and any status but 2xx is an error too. a may be NULL. */

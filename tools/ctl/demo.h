@@ -54,6 +54,8 @@ const char *demo_text(const struct demo *d, const char *object, const char *key)
 /* Makes what does not exist yet: secrets, API keys, DIR/env. */
 enum ctl_exit demo_write_secrets(struct demo *d);
 int demo_write_env(struct demo *d);
+/* The database's URL as a file, for the nodes: a password in their arguments could be read by everybody. */
+int demo_write_postgres_url(struct demo *d);
 /* Removes everything the demo made, and the directory if nothing else is in it. */
 enum ctl_exit demo_wipe(struct demo *d);
 /* The last lines of a log to standard error. */

@@ -127,9 +127,12 @@ static enum ctl_exit new_state(struct demo *d)
         return rv;
     }
     uint8_t id[16];
-    char cluster_id[33];
+    char cluster_id[37];
     randombytes_buf(id, sizeof id);
-    sodium_bin2hex(cluster_id, sizeof cluster_id, id, sizeof id);
+    for (size_t i = 0, at = 0; i < sizeof id; i++) {
+        bool dash = i == 4 || i == 6 || i == 8 || i == 10;
+        at += (size_t)snprintf(cluster_id + at, sizeof cluster_id - at, "%s%02x", dash ? "-" : "", id[i]);
+    }
     json_t *list = json_array();
     struct text endpoints = TEXT_INIT;
     for (size_t i = 0; i < nodes; i++) {
@@ -294,6 +297,14 @@ enum ctl_exit demo_write_secrets(struct demo *d)
         json_object_set_new(json_object_get(d->state, "secrets"), files[i].key, json_string(path));
     }
     return demo_save(d) == 0 ? CTL_OK : CTL_FAILURE;
+}
+
+int demo_write_postgres_url(struct demo *d)
+{
+    char path[DEMO_PATH_SIZE];
+    demo_path(d, "secrets/postgres-url", path);
+    json_object_set_new(json_object_get(d->state, "secrets"), "postgres_url_file", json_string(path));
+    return write_file(d, "secrets/postgres-url", 0600, demo_text(d, "postgres", "url"));
 }
 
 /* Within single quotes of a shell. */

@@ -1,13 +1,12 @@
 /* The nodes and the gateway of a demo, and when they are ready. */
 #include <arpa/inet.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <libgen.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -99,27 +98,38 @@ static int port_of(const json_t *object, const char *key)
     return (int)json_integer_value(json_object_get(object, key));
 }
 
+/* Starts one process with its log; frees the arguments. */
+static enum ctl_exit start(struct demo *d, const char *name, struct arguments *a)
+{
+    char log[DEMO_PATH_SIZE], log_name[48];
+    snprintf(log_name, sizeof log_name, "log/%s.log", name);
+    demo_path(d, log_name, log);
+    struct process_spawn spawn = {.arguments = a->list, .log_path = log};
+    enum ctl_exit rv = demo_start(d, name, &spawn);
+    close_arguments(a);
+    return rv;
+}
+
 static enum ctl_exit start_node(struct demo *d, const char *binary, const json_t *nodes, size_t i)
 {
-    char name[32], data[DEMO_PATH_SIZE], log[DEMO_PATH_SIZE], log_name[48], url[DEMO_PATH_SIZE + 64];
+    char name[32], data[DEMO_PATH_SIZE];
     snprintf(name, sizeof name, "node-%zu", i + 1);
-    snprintf(log_name, sizeof log_name, "log/%s.log", name);
     demo_path(d, name, data);
-    demo_path(d, log_name, log);
-    if (mkdir(data, 0700) != 0 && errno != EEXIST) {
-        ctl_say("cannot make %s: %s", data, strerror(errno));
-        return CTL_FAILURE;
-    }
-    const json_t *node = json_array_get(nodes, i);
     struct arguments a = {.count = 0};
     add(&a, "%s", binary);
     add(&a, "--id=%zu", i + 1);
-    add(&a, "--data=%s", data);
-    close_arguments(&a);
-    (void)node;
-    (void)url;
-    (void)log;
-    return CTL_OK;
+    add(&a, "--data-dir=%s", data);
+    add(&a, "--cluster-id=%s", json_string_value(json_object_get(d->state, "cluster_id")));
+    add(&a, "--cluster-key-file=%s", demo_text(d, "secrets", "cluster_key_file"));
+    for (size_t j = 0; j < json_array_size(nodes); j++) {
+        const json_t *node = json_array_get(nodes, j);
+        add(&a, "--member=%zu=127.0.0.1:%d/127.0.0.1:%d", j + 1, port_of(node, "raft_port"),
+            port_of(node, "node_port"));
+    }
+    if (demo_text(d, "postgres", "url")[0] != '\0') { /* in a file: it may have a password */
+        add(&a, "--postgres-url-file=%s", demo_text(d, "secrets", "postgres_url_file"));
+    }
+    return start(d, name, &a);
 }
 
 enum ctl_exit demo_nodes_up(struct demo *d)
@@ -136,8 +146,25 @@ enum ctl_exit demo_nodes_up(struct demo *d)
 enum ctl_exit demo_gateway_up(struct demo *d)
 {
     char binary[ARGUMENT_SIZE];
-    (void)port_of;
-    return find_binary(d, "holdfast-gateway", "gateway", binary);
+    enum ctl_exit rv = find_binary(d, "holdfast-gateway", "gateway", binary);
+    if (rv != CTL_OK) {
+        return rv;
+    }
+    const json_t *gateway = json_object_get(d->state, "gateway");
+    const json_t *nodes = json_object_get(d->state, "nodes");
+    struct arguments a = {.count = 0};
+    add(&a, "%s", binary);
+    add(&a, "--listen=127.0.0.1:%d", port_of(gateway, "port"));
+    add(&a, "--listen-admin=127.0.0.1:%d", port_of(gateway, "admin_port"));
+    for (size_t i = 0; i < json_array_size(nodes); i++) {
+        add(&a, "--nodes=127.0.0.1:%d", port_of(json_array_get(nodes, i), "node_port"));
+    }
+    add(&a, "--cluster-key-file=%s", demo_text(d, "secrets", "cluster_key_file"));
+    add(&a, "--api-keys-file=%s", demo_text(d, "secrets", "api_keys_file"));
+    add(&a, "--user-token-secret-file=%s", demo_text(d, "secrets", "user_token_secret_file"));
+    add(&a, "--payment-secret-file=%s", demo_text(d, "secrets", "payment_secret_file"));
+    add(&a, "--drain-timeout=10s"); /* less than what demo down waits */
+    return start(d, "gateway", &a);
 }
 
 /* ---- readiness ---- */

@@ -234,6 +234,9 @@ enum ctl_exit demo_postgres_up(struct demo *d)
         return CTL_OK;
     }
     enum ctl_exit rv = strcmp(mode, "private") == 0 ? private_up(d) : CTL_OK;
+    if (rv == CTL_OK && demo_write_postgres_url(d) != 0) {
+        rv = CTL_FAILURE;
+    }
     if (rv != CTL_OK) {
         return rv;
     }

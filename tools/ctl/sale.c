@@ -121,7 +121,7 @@ static bool parse_offer(const char *text, struct command_offer *offer)
     }
     *offer = (struct command_offer){.sku = {text, (uint32_t)(equals - first)},
                                     .unit_price = (int64_t)price,
-                                    .units_per_order_max = 1};
+                                    .units_per_order_max = QUANTITY_MAX};
     for (char *item; (item = strsep(&rest, ",")) != NULL;) {
         uint64_t n;
         if (strncmp(item, "max=", 4) == 0 && parse_u64(item + 4, &n) == 0 && n >= 1 &&
@@ -228,6 +228,7 @@ static enum ctl_exit check_complete(const struct command_sale *sale)
 {
     const char *missing = sale->offers_count == 0   ? "--offer SKU=PRICE"
                           : sale->currency[0] == '\0' ? "--currency EUR"
+                          : sale->opens_ms == 0       ? "--opens now"
                           : sale->closes_ms == 0      ? "--closes +1h"
                                                       : NULL;
     if (missing != NULL) {
@@ -237,6 +238,8 @@ static enum ctl_exit check_complete(const struct command_sale *sale)
     }
     const char *wrong =
         sale->closes_ms <= sale->opens_ms ? "it must close after it opens"
+        : (sale->eligibility_opens_ms == 0) != (sale->eligibility_closes_ms == 0)
+            ? "eligibility must open and close, or have no window of its own"
         : sale->eligibility_closes_ms < sale->eligibility_opens_ms
             ? "eligibility must close after it opens"
         : sale->eligibility_closes_ms > sale->closes_ms ? "eligibility must close before the sale does"
@@ -266,7 +269,8 @@ enum ctl_exit sale_put(struct ctl *ctl)
     enum ctl_exit rv = CTL_OK;
     *sale = (struct command_sale){
         .id = str_from(id),
-        .payment_timeout_ms = 15 * 60 * 1000,
+        .payment_timeout_ms = 15 * 60 * 1000, /* the defaults of PUT /v1/sales/{id} */
+        .late_payment = LATE_PAYMENT_ACCEPT_IF_AVAILABLE,
         .orders_per_user_max = 1,
         .expected_version = expected->given ? expected->u64 : COMMAND_VERSION_ANY};
     if (path != NULL) {

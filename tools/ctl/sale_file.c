@@ -35,7 +35,7 @@ static const struct field sale_fields[] = {
     {"eligibility_required", FIELD_BOOL, SALE(eligibility_required), 0, 0},
     {"orders_per_user_max", FIELD_U32, SALE(orders_per_user_max), 1, UINT32_MAX},
     {"units_per_user_max", FIELD_U32, SALE(units_per_user_max), 0, UINT32_MAX},
-    {"eligibility_limit", FIELD_U64, SALE(eligibility_limit), 0, INT64_MAX},
+    {"eligibility_limit", FIELD_U64, SALE(eligibility_limit), 0, STOCK_MAX},
     {"eligibility_ratio_permille", FIELD_U32, SALE(eligibility_ratio_permille), 0, UINT32_MAX},
     {"strikes_max", FIELD_U32, SALE(strikes_max), 0, UINT32_MAX},
     {"denial_ms", FIELD_U64, SALE(denial_ms), 0, DURATION_MS_MAX},
@@ -157,7 +157,7 @@ static int read_offers(const json_t *offers, struct command_sale *sale, struct t
     sale->offers_count = 0;
     json_array_foreach(offers, i, object) {
         struct command_offer *offer = &sale->offers[sale->offers_count++];
-        *offer = (struct command_offer){.unit_price = -1, .units_per_order_max = 1};
+        *offer = (struct command_offer){.unit_price = -1, .units_per_order_max = QUANTITY_MAX};
         if (!json_is_object(object)) {
             text_appendf(wrong, "offers[%zu] must be an object", i);
             return -1;

@@ -44,12 +44,12 @@ enum ctl_exit ctl_open(struct ctl *ctl)
     }
     config.endpoints = endpoints;
     if (rv == CTL_OK && config.endpoints_count == 0) {
-        ctl_say("no endpoints: give --endpoints HOST:PORT,… or HOLDFAST_ENDPOINTS");
+        ctl_say("no endpoints: give --endpoints HOST:PORT,... or HOLDFAST_ENDPOINTS");
         rv = CTL_USAGE;
     }
     if (rv == CTL_OK && client_sync_open(&config, &ctl->session) != 0) {
         ctl->session = NULL;
-        ctl_hint("holdfastctl status --endpoints 127.0.0.1:7420");
+        ctl_hint("holdfastctl status --endpoints 127.0.0.1:7101");
         rv = CTL_USAGE;
     }
     sodium_memzero(config.key, sizeof config.key);
@@ -242,13 +242,24 @@ static void say_refusal(const struct reply *r)
         ctl_say("refused: %s: PostgreSQL is too far behind", code);
         ctl_hint("holdfastctl persist status");
         return;
+    case RESULT_SALE_CLOSED:
+        ctl_say("refused: %s: the sale, or its eligibility window, is over", code);
+        ctl_hint("holdfastctl sale list");
+        return;
+    case RESULT_FORBIDDEN:
+        ctl_say("refused: %s: it is another user's order", code);
+        return;
+    case RESULT_ELIGIBILITY_EXHAUSTED:
+        ctl_say("refused: %s: all eligibilities are given out", code);
+        ctl_hint("holdfastctl sale get SALE");
+        return;
+    case RESULT_ORDER_LIMIT_REACHED:
+        ctl_say("refused: %s: the user has as many orders or units as the sale allows", code);
+        ctl_hint("holdfastctl order list --user USER");
+        return;
     case RESULT_OK:
     case RESULT_INVALID:
-    case RESULT_FORBIDDEN:
-    case RESULT_SALE_CLOSED:
-    case RESULT_ELIGIBILITY_EXHAUSTED:
-    case RESULT_ORDER_LIMIT_REACHED:
-        ctl_say("refused: %s", code);
+        ctl_say("refused: %s: not allowed by nature, or outside of what docs/limits.md allows", code);
         return;
     }
     ctl_say("refused for a reason this version does not know (%u)", r->result);
@@ -330,6 +341,19 @@ enum ctl_exit ctl_call_quietly(struct ctl *ctl, Holdfast__Request *request, uint
     return exit_of_status(status);
 }
 
+/* Names the list in which to look, when the command's group has one. */
+static void say_not_found(const struct ctl *ctl)
+{
+    char list[64];
+    const char *path = ctl->arguments.command->path;
+    int len = (int)strcspn(path, " ");
+    ctl_say("not found");
+    snprintf(list, sizeof list, "%.*s list", len, path);
+    if (ctl_find_command(list) != NULL) {
+        ctl_hint("holdfastctl %s", list);
+    }
+}
+
 enum ctl_exit ctl_call(struct ctl *ctl, Holdfast__Request *request, uint64_t target,
                        Holdfast__Response **response)
 {
@@ -348,7 +372,11 @@ enum ctl_exit ctl_call(struct ctl *ctl, Holdfast__Request *request, uint64_t tar
         return rv;
     }
     const char *message = (*response)->message;
-    ctl_say("%s%s%s", wrong, message[0] != '\0' ? ": " : "", message);
+    if ((*response)->status == HOLDFAST__STATUS__STATUS_NOT_FOUND) {
+        say_not_found(ctl);
+    } else {
+        ctl_say("%s%s%s", wrong, message[0] != '\0' ? ": " : "", message);
+    }
     holdfast__response__free_unpacked(*response, NULL);
     *response = NULL;
     return rv;
@@ -394,6 +422,7 @@ enum ctl_exit ctl_resolve_time(struct ctl *ctl, const struct ctl_value *value, i
     int64_t now = response->node_status->time_ms > response->node_status->wall_ms
                       ? response->node_status->time_ms
                       : response->node_status->wall_ms;
+    now = now > 0 ? now : clock_wall_ms(); /* a cluster in which nothing has happened yet */
     holdfast__response__free_unpacked(response, NULL);
     *ms = now + value->i64 > 0 ? now + value->i64 : 1;
     /* A retry under the same key must be the same command, down to the millisecond. */

@@ -97,19 +97,19 @@ class Shop:
             return self.problem(409, "SOLD_OUT")
         number = next(self.numbers)
         price = sale["prices"][line["sku"]]
-        order = {"id": order_id(number), "sale_id": body["sale_id"], "user_id": body["user_id"],
+        order = {"order_id": order_id(number), "sale_id": body["sale_id"], "user_id": body["user_id"],
                  "status": "pending_payment", "amount": price * line["quantity"], "currency": sale["currency"],
                  "lines": [line], "pay_by_ms": now + sale["payment_timeout_ms"]}
         self.placed += 1
         if self.fault == "forget" and self.placed % 17 == 0:
-            return 201, {"id": order["id"], "status": "pending_payment", "amount": order["amount"]}
+            return 201, {"order_id": order["order_id"], "status": "pending_payment", "amount": order["amount"]}
         sku["available"] -= line["quantity"]
         sku["reserved"] += line["quantity"]
-        self.orders[order["id"]] = order
+        self.orders[order["order_id"]] = order
         sale["orders"].setdefault(body["user_id"], []).append(order)
         if self.fault == "phantom" and self.placed == 5:
             self.place({**body, "user_id": next(u for u in sale["rights"] if u not in sale["orders"])})
-        return 201, {k: order[k] for k in ("id", "status", "amount", "currency")}
+        return 201, {k: order[k] for k in ("order_id", "status", "amount", "currency")}
 
     def pay(self, body):
         self.now()
@@ -124,7 +124,7 @@ class Shop:
                 self.move(order, "paid")
             else:
                 order["status"] = "refund_due"
-        return 200, {"order_id": order["id"], "status": order["status"]}
+        return 200, {"order_id": order["order_id"], "status": order["status"]}
 
     def show_sale(self, sale):
         now = self.now()
@@ -140,12 +140,12 @@ class Shop:
     def list_orders(self, query):
         self.now()
         found = sorted((o for o in self.orders.values() if o["sale_id"] == query["sale_id"]),
-                       key=lambda o: o["id"])
-        found = [o for o in found if o["id"] > query.get("cursor", "")]
+                       key=lambda o: o["order_id"])
+        found = [o for o in found if o["order_id"] > query.get("cursor", "")]
         limit = int(query["limit"])
         page = {"items": found[:limit]}
         if len(found) > limit:
-            page["next_cursor"] = found[limit - 1]["id"]
+            page["next_cursor"] = found[limit - 1]["order_id"]
         return 200, page
 
     def answer(self, method, path, query, headers, body):

@@ -1,4 +1,5 @@
-/* holdfast-bench's HTTP client against a server on the same loop that misbehaves as told by the path. */
+/* holdfast-bench's HTTP client against a server on the same loop that misbehaves as told by the
+ * path. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -176,7 +177,8 @@ static void probe_wait(struct fixture *f, struct probe *p)
     text_close(&p->request);
 }
 
-static void ask(struct fixture *f, struct http_client *c, const char *path, enum http_failure expected)
+static void ask(struct fixture *f, struct http_client *c, const char *path,
+                enum http_failure expected)
 {
     struct probe p;
     probe_submit(c, &p, path);
@@ -296,8 +298,9 @@ static void test_warm(void **state)
 static void test_urls(void **state)
 {
     struct fixture *f = *state;
-    static const char *const bad[] = {"", "127.0.0.1:80", "https://127.0.0.1", "http://",
-                                      "http://127.0.0.1/path", "http://127.0.0.1:notaport"};
+    static const char *const bad[] = {
+        "",        "127.0.0.1:80",          "https://127.0.0.1",
+        "http://", "http://127.0.0.1/path", "http://127.0.0.1:notaport"};
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         assert_null(http_client_create(&f->loop, bad[i], 1, 1000));
     }

@@ -82,9 +82,10 @@ static void test_reply_split(void **state)
 static void test_reply_headers(void **state)
 {
     (void)state;
-    const char *bytes = "HTTP/1.1 503 Service Unavailable\r\nRETRY-AFTER: 2\r\nConnection: close\r\n"
-                        "Holdfast-Log-Index: 9912\r\nIdempotency-Replayed: true\r\nContent-Length: 1\r\n"
-                        "\r\nxHTTP";
+    const char *bytes =
+        "HTTP/1.1 503 Service Unavailable\r\nRETRY-AFTER: 2\r\nConnection: close\r\n"
+        "Holdfast-Log-Index: 9912\r\nIdempotency-Replayed: true\r\nContent-Length: 1\r\n"
+        "\r\nxHTTP";
     struct http_reply r = {0};
     assert_int_equal(http_reply_parse(&r, bytes, strlen(bytes)), (long)strlen(bytes) - 4);
     assert_int_equal(r.retry_after_ms, 2000);
@@ -101,13 +102,13 @@ static void test_verdicts(void **state)
         unsigned status;
         enum verdict verdict;
     } cases[] = {
-        {HTTP_ANSWERED, 201, VERDICT_DONE},      {HTTP_ANSWERED, 200, VERDICT_DONE},
-        {HTTP_ANSWERED, 409, VERDICT_REFUSED},   {HTTP_ANSWERED, 403, VERDICT_REFUSED},
-        {HTTP_ANSWERED, 422, VERDICT_REFUSED},   {HTTP_ANSWERED, 429, VERDICT_TRY_AGAIN},
-        {HTTP_ANSWERED, 503, VERDICT_TRY_AGAIN}, {HTTP_ANSWERED, 504, VERDICT_UNKNOWN},
-        {HTTP_ANSWERED, 500, VERDICT_UNKNOWN},   {HTTP_ANSWERED, 408, VERDICT_UNKNOWN},
+        {HTTP_ANSWERED, 201, VERDICT_DONE},       {HTTP_ANSWERED, 200, VERDICT_DONE},
+        {HTTP_ANSWERED, 409, VERDICT_REFUSED},    {HTTP_ANSWERED, 403, VERDICT_REFUSED},
+        {HTTP_ANSWERED, 422, VERDICT_REFUSED},    {HTTP_ANSWERED, 429, VERDICT_TRY_AGAIN},
+        {HTTP_ANSWERED, 503, VERDICT_TRY_AGAIN},  {HTTP_ANSWERED, 504, VERDICT_UNKNOWN},
+        {HTTP_ANSWERED, 500, VERDICT_UNKNOWN},    {HTTP_ANSWERED, 408, VERDICT_UNKNOWN},
         {HTTP_UNREACHABLE, 0, VERDICT_TRY_AGAIN}, {HTTP_BROKEN, 0, VERDICT_UNKNOWN},
-        {HTTP_TIMEOUT, 0, VERDICT_UNKNOWN},      {HTTP_MALFORMED, 0, VERDICT_UNKNOWN},
+        {HTTP_TIMEOUT, 0, VERDICT_UNKNOWN},       {HTTP_MALFORMED, 0, VERDICT_UNKNOWN},
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         struct http_reply r = {.status = cases[i].status, .body = {"", 0}};
@@ -118,10 +119,12 @@ static void test_verdicts(void **state)
 static void test_scan(void **state)
 {
     (void)state;
-    struct str body = STR_LITERAL("{\"code\": \"SOLD_OUT\",\"order_id\":\"01\",\"n\":5,\"open\":\"");
-    assert_true(str_equal(request_scan_text(body, STR_LITERAL("\"code\":")),
-                          STR_LITERAL("SOLD_OUT")));
-    assert_true(str_equal(request_scan_text(body, STR_LITERAL("\"order_id\":")), STR_LITERAL("01")));
+    struct str body =
+        STR_LITERAL("{\"code\": \"SOLD_OUT\",\"order_id\":\"01\",\"n\":5,\"open\":\"");
+    assert_true(
+        str_equal(request_scan_text(body, STR_LITERAL("\"code\":")), STR_LITERAL("SOLD_OUT")));
+    assert_true(
+        str_equal(request_scan_text(body, STR_LITERAL("\"order_id\":")), STR_LITERAL("01")));
     assert_int_equal(request_scan_text(body, STR_LITERAL("\"n\":")).len, 0);
     assert_int_equal(request_scan_text(body, STR_LITERAL("\"open\":")).len, 0);
     assert_int_equal(request_scan_text(body, STR_LITERAL("\"absent\":")).len, 0);
@@ -166,17 +169,19 @@ static void test_tally(void **state)
 static void test_sign(void **state)
 {
     (void)state;
-    static const uint8_t secret[] = {0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38, 0x39, 0x61, 0x62,
-                                     0x63, 0x64, 0x65, 0x66, 0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37};
+    static const uint8_t secret[] = {0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37,
+                                     0x38, 0x39, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66,
+                                     0x30, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37};
     struct target t = {.payment_secret_size = sizeof secret};
     memcpy(t.payment_secret, secret, sizeof secret);
     struct text headers = TEXT_INIT;
     target_sign(&t, "evt-1", 1700000000123, "{\"a\":1}", &headers);
     /* printf 'evt-1.1700000000.{"a":1}' | openssl dgst -sha256 -mac hmac \
      *     -macopt key:0123456789abcdef01234567 -binary | base64 */
-    assert_string_equal(text_cstring(&headers), "webhook-id: evt-1\r\n"
-                                                "webhook-timestamp: 1700000000\r\n"
-                                                "webhook-signature: v1,z2MCQQoewpWrAgX/JO0b5iMxs6KIC07kzlpQXp6I6ZY=\r\n");
+    assert_string_equal(text_cstring(&headers),
+                        "webhook-id: evt-1\r\n"
+                        "webhook-timestamp: 1700000000\r\n"
+                        "webhook-signature: v1,z2MCQQoewpWrAgX/JO0b5iMxs6KIC07kzlpQXp6I6ZY=\r\n");
     text_close(&headers);
 }
 
@@ -184,8 +189,12 @@ static void test_request_write(void **state)
 {
     (void)state;
     struct text t = TEXT_INIT;
-    request_write(&t, &(struct request){.method = "POST", .path = "/v1/orders", .host = "h:1",
-                                        .bearer = "k", .key = "a-1", .body = "{}"});
+    request_write(&t, &(struct request){.method = "POST",
+                                        .path = "/v1/orders",
+                                        .host = "h:1",
+                                        .bearer = "k",
+                                        .key = "a-1",
+                                        .body = "{}"});
     assert_string_equal(text_cstring(&t),
                         "POST /v1/orders HTTP/1.1\r\nHost: h:1\r\nAuthorization: Bearer k\r\n"
                         "Idempotency-Key: \"a-1\"\r\nContent-Type: application/json\r\n"

@@ -51,7 +51,7 @@ static void a_whole_definition(void **state)
     assert_int_equal(sale.eligibility_ratio_permille, 1500);
     assert_int_equal(sale.strikes_max, 7); /* not given: left alone */
     assert_int_equal(sale.offers_count, 2);
-    assert_int_equal(sale.offers[0].units_per_order_max, 1);
+    assert_int_equal(sale.offers[0].units_per_order_max, QUANTITY_MAX);
     assert_int_equal(sale.offers[1].units_per_order_max, 3);
     assert_int_equal(sale.offers[1].oversell_allowance, 4);
     text_close(&wrong);
