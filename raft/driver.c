@@ -298,6 +298,12 @@ void driver_end_event(struct driver *d)
         d->seen_uncommitted = d->core.configuration_uncommitted_index;
         d->effects->membership_changed(d->ctx);
     }
+    if (d->unsettled && (d->refill.on ? driver_refill_is_over(d)
+                                      : d->durable_ticket >= d->settle_ticket)) {
+        d->unsettled = false;
+        d->refill.on = false;
+        d->effects->settled(d->ctx);
+    }
     driver_read_round(d);
     struct driver_state state = driver_get_state(d);
     if (state.role != d->reported.role || state.ready != d->reported.ready ||
@@ -363,8 +369,10 @@ void driver_tick(struct driver *d, uint64_t now_ms)
 {
     driver_begin_event(d, now_ms);
     d->tick_ms = d->now_ms;
-    struct raft_event event = {.type = RAFT_TIMEOUT};
-    driver_step_or_die(d, &event, "a timeout");
+    if (!d->refill.on) { /* else it would ask for votes */
+        struct raft_event event = {.type = RAFT_TIMEOUT};
+        driver_step_or_die(d, &event, "a timeout");
+    }
     if (d->now_ms >= d->quick_until_ms) {
         driver_quick_end(d);
     }
@@ -382,7 +390,7 @@ uint64_t driver_deadline_ms(const struct driver *d)
     if (d->paused) {
         return d->now_ms;
     }
-    if (driver_is_leader(d)) {
+    if (driver_is_leader(d) || d->refill.on) {
         return d->tick_ms + DRIVER_TICK_MS;
     }
     uint64_t deadline = raft_timeout(&d->core);
@@ -504,5 +512,6 @@ void driver_get_stats(const struct driver *d, struct driver_stats *stats)
         .installs = d->installs,
         .messages_refused = d->messages_refused,
         .messages_held_dropped = d->held_dropped,
+        .refill_dropped = d->refill_dropped,
     };
 }

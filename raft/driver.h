@@ -56,6 +56,9 @@ struct driver_effects {
     void (*state_changed)(void *ctx);
     /* The newest configuration of the log has changed, committed or not. */
     void (*membership_changed)(void *ctx);
+    /* The memory of this node is whole and durable: the first entry of its new log, or all that it
+     * lacked (driver_config.refilling). Once a life, if a bootstrap list was given or it refilled. */
+    void (*settled)(void *ctx);
     int (*make_ticket)(void *ctx, struct replica_ticket *ticket); /* as in replica_hooks */
     void (*install)(void *ctx, const struct replica_ticket *ticket, uint64_t from_id);
 };
@@ -68,6 +71,7 @@ struct driver_config {
     uint32_t entries_in_flight_max;     /* to one peer and to the disk, > 0 */
     uint64_t trailing_entries;          /* kept behind a checkpoint at least */
     bool quick_failover;                /* see driver_peer_disconnected */
+    bool refilling; /* its disk was lost: no votes until it has caught up (docs/adr/0010) */
 };
 
 #define DRIVER_TICK_MS              50u  /* of a leader: heartbeats */
@@ -77,6 +81,9 @@ struct driver_config {
 #define DRIVER_APPEND_SIZE_MAX      (1u << 20) /* bytes of entries in one message */
 #define DRIVER_HELD_MESSAGES_MAX    8192u      /* waiting for a vote to be durable; more are dropped */
 #define DRIVER_TRAILING_FACTOR_MAX  8u /* a laggard may hold back at most so many times trailing_entries */
+/* A refilling node is silent for so many election timeouts: elections that count on a vote from before
+ * the loss are over by then. */
+#define DRIVER_REFILL_QUIET_FACTOR  4u
 #define DRIVER_CATCH_UP_ENTRIES_MAX 64u /* how far behind a member may be when it is promoted */
 
 struct driver *driver_create(const struct driver_config *config, const struct driver_effects *effects,
@@ -92,7 +99,7 @@ void driver_restore(struct driver *d, uint64_t base_index, const struct record_h
 
 /* Joins the restored log with the checkpoint at `position` (NULL: none) and begins. term, vote: the
  * newest durable ones, 0 and 0 when there are none. With nothing restored, no position and a
- * bootstrap list, the log begins with that configuration. Returns 0, or -1 after logging why log and
+ * bootstrap list, the log begins with that configuration; not when refilling. Returns 0, or -1 after logging why log and
  * checkpoint do not fit together. */
 int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote,
                  const struct replica_position *position, const struct membership *bootstrap);
@@ -137,6 +144,7 @@ void driver_checkpoint_published(struct driver *d, uint64_t now_ms,
                                  const struct replica_position *position);
 void driver_checkpoint_abandoned(struct driver *d);
 bool driver_installing(const struct driver *d);
+bool driver_refilling(const struct driver *d);
 /* Ends effects.install. ok: position is the durable state of this node. */
 void driver_install_done(struct driver *d, uint64_t now_ms, const struct replica_position *position,
                          bool ok);
@@ -161,6 +169,7 @@ struct driver_stats {
     uint64_t installs;      /* begun on this node */
     uint64_t messages_refused;
     uint64_t messages_held_dropped;
+    uint64_t refill_dropped; /* messages that a refilling node left unanswered */
 };
 void driver_get_stats(const struct driver *d, struct driver_stats *stats);
 /* Of a peer, as the leader knows it; 0 when this node is no leader. */

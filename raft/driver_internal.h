@@ -5,6 +5,7 @@
  *     driver_start.c       restart rule, bootstrap, bringing the core up
  *     driver_checkpoint.c  checkpoints of this node, installs of a peer's
  *     driver_receive.c     guards on what comes in
+ *     driver_refill.c      a member whose disk was lost
  *     driver_send.c        what goes out: held until the vote is durable, split, tickets
  *     driver_request.c     submits, reads, transfer, changes of the configuration */
 #ifndef RAFT_DRIVER_INTERNAL_H
@@ -30,6 +31,7 @@ enum driver_guard {
     DRIVER_GUARD_HOLD = 1u << 8,             /* messages wait for term and vote */
     DRIVER_GUARD_SAME_WRITE = 1u << 9,       /* stored means: this very write */
     DRIVER_GUARD_INSTALL_RETRY = 1u << 11,   /* N12: a failed install is offered again */
+    DRIVER_GUARD_REFILL = 1u << 12,          /* a node that lost its disk neither votes nor leads */
     DRIVER_GUARD_SELF_ELECT = 1u << 10,      /* N10: an only voter begins a new term at each start */
 };
 
@@ -44,6 +46,23 @@ struct held_message {
     size_t records_count;
     uint8_t configuration[REPLICA_CONFIGURATION_SIZE_MAX];
     uint8_t data[REPLICA_TICKET_SIZE_MAX];
+};
+
+/* See driver_refill.c. */
+struct refill {
+    bool on;
+    uint64_t nonce;          /* of this life */
+    uint64_t quiet_until_ms; /* asks nobody before */
+    uint64_t term;           /* in which a leader is proved; 0: none yet */
+    uint64_t target;         /* his last entry at that time */
+};
+
+/* A leader's answer to a refilling member, while the round of reads runs. */
+struct refill_answer {
+    struct replica_read read;
+    struct driver *driver;
+    uint64_t id; /* of the member; 0: free */
+    uint64_t nonce, term;
 };
 
 struct driver {
@@ -103,9 +122,14 @@ struct driver {
     struct install install;
     struct install_tickets tickets;
 
+    struct refill refill;
+    struct refill_answer refill_answers[REPLICA_MEMBERS_MAX];
+    bool unsettled; /* effects.settled is due: when settle_ticket is durable, or the refill is over */
+    uint64_t settle_ticket;
+
     bool receiving_stale; /* the message being stepped has an old term (N3) */
 
-    uint64_t elections, installs, messages_refused, held_dropped;
+    uint64_t elections, installs, messages_refused, held_dropped, refill_dropped;
 };
 
 /* For tests only: a mask of enum driver_guard to switch off. */
@@ -150,8 +174,18 @@ void driver_restart_if_drained(struct driver *d);
 void driver_send_core(struct driver *d, const struct raft_message *message);
 void driver_send_read(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t term,
                       uint64_t seq);
+void driver_send_refill(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t term,
+                        uint64_t nonce, uint64_t index);
 void driver_send_held(struct driver *d); /* once the vote is durable */
 void driver_drop_held(struct driver *d);
+
+/* driver_refill.c */
+void driver_refill_start(struct driver *d);
+bool driver_refill_is_over(const struct driver *d);
+/* While refilling: whether a message may reach the core. */
+bool driver_refill_takes(struct driver *d, uint64_t from_id, const struct message *m);
+/* Leader: a member that refills wants to know that it is one still. */
+void driver_refill_asked(struct driver *d, uint64_t from_id, const struct message *m);
 
 /* driver_request.c */
 int driver_submit_noop(struct driver *d);

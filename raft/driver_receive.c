@@ -351,6 +351,11 @@ static void receive_core(struct driver *d, uint64_t from_id, const struct messag
     case MESSAGE_READ_ACK:
         receive_read(d, from_id, m);
         break;
+    case MESSAGE_REFILL:
+        driver_refill_asked(d, from_id, m);
+        break;
+    case MESSAGE_REFILL_ACK:
+        break; /* asked for before this node was whole again */
     case MESSAGE_PING:
     case MESSAGE_PONG:
     case MESSAGE_HELLO:
@@ -364,7 +369,7 @@ void driver_receive(struct driver *d, uint64_t now_ms, uint64_t from_id, const s
     driver_begin_event(d, now_ms);
     if (from_id == 0 || from_id == d->config.id) {
         refuse(d, from_id, "it bears our own id or none");
-    } else {
+    } else if (!d->refill.on || driver_refill_takes(d, from_id, m)) {
         receive_core(d, from_id, m);
     }
     driver_end_event(d);

@@ -188,6 +188,13 @@ void driver_send_core(struct driver *d, const struct raft_message *message)
     }
 }
 
+void driver_send_refill(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t term,
+                        uint64_t nonce, uint64_t index)
+{
+    emit(d, to_id,
+         &(struct message_out){.kind = kind, .term = term, .seq = nonce, .index = index});
+}
+
 void driver_send_read(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t term,
                       uint64_t seq)
 {

@@ -163,6 +163,7 @@ static void bootstrap_log(struct driver *d, const struct membership *m)
     log_cache_append(&d->cache, record, b, ticket);
     /* The core counts the entry as stored from the start, so nothing may leave before it is. */
     d->hold_ticket = ticket;
+    d->settle_ticket = ticket;
 }
 
 /* The newest configuration of log and checkpoint. */
@@ -245,6 +246,8 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
     d->term = term;
     d->vote = vote;
     bool fresh = term == 0 && d->cache.last == 0;
+    driver_refill_start(d);
+    d->unsettled = d->refill.on || (bootstrap != NULL && bootstrap->count > 0);
     if (!log_is_sane(d, term)) {
         return -1;
     }
@@ -273,7 +276,7 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
                   "or remove this node's data directory to refill it from its peers",
                   (unsigned long long)(d->cache.base + 1));
         return -1;
-    } else if (fresh && bootstrap != NULL && bootstrap->count > 0) {
+    } else if (fresh && bootstrap != NULL && bootstrap->count > 0 && !d->refill.on) {
         bootstrap_log(d, bootstrap);
     }
     if (position == NULL && d->cache.last > 0 &&
@@ -282,6 +285,11 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
         return -1;
     }
     struct membership m;
+    if (d->refill.on && newest_membership(d, &m) && membership_is_only_voter(&m, d->config.id)) {
+        log_error("raft: this node lost its disk and is the only voter of its cluster: there is "
+                  "nobody to refill it from. Restore its data directory from a backup");
+        return -1;
+    }
     if (driver_guarded(d, DRIVER_GUARD_SELF_ELECT) && !fresh && newest_membership(d, &m) &&
         membership_is_only_voter(&m, d->config.id)) {
         /* N10: an only voter makes itself leader of the term that it was started with. It may have

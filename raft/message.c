@@ -140,6 +140,7 @@ void message_encode(const struct message_out *m, void *at)
     } else {
         h.term = m->term;
         h.a = m->seq;
+        h.b = m->index;
     }
     uint8_t *body = (uint8_t *)at + MESSAGE_HEADER_SIZE;
     if (h.kind == MESSAGE_APPEND_ENTRIES) {
@@ -276,10 +277,13 @@ int message_decode(const void *data, size_t size, struct message *m)
         break;
     case MESSAGE_READ:
     case MESSAGE_READ_ACK:
+    case MESSAGE_REFILL:
+    case MESSAGE_REFILL_ACK:
     case MESSAGE_PING:
     case MESSAGE_PONG:
         m->term = h.term;
         m->seq = h.a;
+        m->index = h.b;
         break;
     default:
         return -1;

@@ -32,6 +32,10 @@ enum message_kind {
     /* ReadIndex: the leader of `term` asks whether it still is one; seq names the round. */
     MESSAGE_READ = 16,
     MESSAGE_READ_ACK = 17,
+    /* Of a member that lost its disk: is the sender's leader followed by a majority of the others? seq
+     * is the asker's own, index the last entry of the leader (answer only). docs/adr/0010 */
+    MESSAGE_REFILL = 18,
+    MESSAGE_REFILL_ACK = 19,
     /* Of the transport; never leave it. Liveness of an idle connection, and who calls: */
     MESSAGE_PING = 32,
     MESSAGE_PONG = 33,
@@ -62,8 +66,8 @@ struct message {
     size_t configuration_size;
     const void *data;
     size_t data_size;
-    /* MESSAGE_READ, MESSAGE_READ_ACK; MESSAGE_PING and PONG use seq */
-    uint64_t term, seq;
+    /* MESSAGE_READ, READ_ACK, REFILL, REFILL_ACK; MESSAGE_PING and PONG use seq */
+    uint64_t term, seq, index;
 };
 
 /* What is to be encoded: a message of the core plus what the core does not carry. */
@@ -78,7 +82,7 @@ struct message_out {
     size_t data_size;
     /* kinds ≥ 16, used when raft is NULL */
     enum message_kind kind;
-    uint64_t term, seq;
+    uint64_t term, seq, index;
 };
 
 /* Bytes that message_encode will write: a multiple of 8. 0 if it exceeds a limit above. */

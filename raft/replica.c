@@ -179,6 +179,14 @@ static void effect_membership_changed(void *ctx)
     }
 }
 
+static void effect_settled(void *ctx)
+{
+    struct replica *r = ctx;
+    if (r->hooks.settled != NULL) {
+        r->hooks.settled(r->ctx);
+    }
+}
+
 static int effect_make_ticket(void *ctx, struct replica_ticket *ticket)
 {
     struct replica *r = ctx;
@@ -204,6 +212,7 @@ static const struct driver_effects replica_effects = {
     .apply = effect_apply,
     .state_changed = effect_state_changed,
     .membership_changed = effect_membership_changed,
+    .settled = effect_settled,
     .make_ticket = effect_make_ticket,
     .install = effect_install,
 };
@@ -297,8 +306,10 @@ void replica_destroy(struct replica *r, void (*done)(void *ctx), void *ctx)
     r->done = done;
     r->done_ctx = ctx;
     uv_timer_stop(&r->timer);
-    driver_destroy(r->driver);
-    r->driver = NULL;
+    if (r->driver != NULL) {
+        driver_destroy(r->driver);
+        r->driver = NULL;
+    }
     if (r->transport != NULL) {
         transport_destroy(r->transport, transport_closed_cb, r);
     } else {
@@ -315,6 +326,22 @@ static void bootstrap_members(const struct replica_config *config, struct member
     }
 }
 
+/* A log that is missing or empty has lost term and vote, and perhaps acknowledged entries. */
+static int check_past(const struct replica_config *config, const struct replica_position *position,
+                      const struct wal_recovered *recovered)
+{
+    bool empty = recovered->term == 0 && recovered->count == 0 && recovered->base_index == 0;
+    if (!empty || (position == NULL && config->start != REPLICA_MEMBER)) {
+        return 0;
+    }
+    log_error("raft: %s: the log is missing or empty, but %s: the log was lost, and with it this "
+              "node's votes. Move the whole data directory away (identity, log and checkpoint) and "
+              "start without --new-cluster: the node refills from its peers",
+              config->directory,
+              position != NULL ? "there is a checkpoint" : "this node was a member before");
+    return -1;
+}
+
 static int start_driver(struct replica *r, const struct replica_config *config,
                         const struct replica_position *position,
                         const struct membership *bootstrap, const struct wal_recovered *recovered)
@@ -328,6 +355,7 @@ static int start_driver(struct replica *r, const struct replica_config *config,
                                 ? config->trailing_entries
                                 : REPLICA_IN_FLIGHT_MAX,
         .quick_failover = true,
+        .refilling = config->start == REPLICA_REFILL,
     };
     const struct replica_member *self = membership_find(bootstrap, config->id);
     if (self != NULL) {
@@ -346,7 +374,7 @@ static int start_driver(struct replica *r, const struct replica_config *config,
                  (unsigned long long)recovered->torn_bytes);
     }
     return driver_start(r->driver, clock_monotonic_ms(), recovered->term, recovered->vote, position,
-                        bootstrap);
+                        config->start == REPLICA_NEW ? bootstrap : NULL);
 }
 
 int replica_create(const struct replica_config *config, const struct replica_hooks *hooks, void *ctx,
@@ -383,7 +411,8 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
     uv_timer_init(config->loop, &r->timer);
     r->timer.data = r;
 
-    int rv = start_driver(r, config, position, &bootstrap, &recovered);
+    int rv = check_past(config, position, &recovered);
+    rv = rv == 0 ? start_driver(r, config, position, &bootstrap, &recovered) : rv;
     wal_recovered_close(&recovered);
     if (rv != 0) {
         goto err_after_wal_open;
@@ -510,6 +539,7 @@ void replica_get_info(const struct replica *r, struct replica_info *info)
     wal_get_stats(r->wal, &wal_stats);
     info->role = state.role;
     info->ready = state.ready;
+    info->refilling = driver_refilling(r->driver);
     info->leader_id = state.leader_id;
     info->term = state.term;
     info->last_index = stats.last_index;

@@ -70,6 +70,16 @@ struct replica_hooks {
     /* Follower: replace all application state by what the ticket of node from_id promises. Pull,
      * verify, switch durably, load; then call replica_install_done. Meanwhile apply is not called. */
     void (*install)(void *ctx, const struct replica_ticket *ticket, uint64_t from_id);
+    /* The log is whole and durable: from the next start on this node is a REPLICA_MEMBER. Called once
+     * a life after REPLICA_NEW or REPLICA_REFILL. NULL: nobody wants to know. */
+    void (*settled)(void *ctx);
+};
+
+/* What a node knows of its own past. The server remembers it durably (docs/adr/0010). */
+enum replica_start {
+    REPLICA_MEMBER, /* it has a log: one that is missing or empty was lost, and is refused */
+    REPLICA_NEW,    /* of a new cluster: an empty log begins with the bootstrap list */
+    REPLICA_REFILL, /* its disk was lost, or it never had one: no votes until a leader has filled it */
 };
 
 struct replica_config {
@@ -79,8 +89,9 @@ struct replica_config {
     const char *listen_host;  /* numeric; borrowed during create */
     uint16_t listen_port;
     struct link_identity identity; /* key and cluster id; service and id are set by the replica */
-    /* The members of a new cluster, the same list on every one of them. Ignored when the log or the
-     * checkpoint has a configuration. Empty: wait to be added by a leader. */
+    enum replica_start start;
+    /* The members of a new cluster, the same list on every one of them; used when `start` is
+     * REPLICA_NEW and the log is empty. Otherwise it only tells this node its own address. */
     struct replica_member bootstrap[REPLICA_MEMBERS_MAX];
     size_t bootstrap_count;
     uint64_t election_timeout_ms; /* 500 */
@@ -160,7 +171,7 @@ void replica_install_done(struct replica *r, const struct replica_position *posi
 
 /* One change of the configuration at a time, on a ready leader; REPLICA_REFUSED otherwise. REPLICA_OK:
  * proposed; replica_get_info shows the newest configuration. A new member joins as a standby (or spare)
- * and is made a voter once it has caught up; it must be running with an empty bootstrap list. */
+ * and is made a voter once it has caught up; it must be running, started as REPLICA_REFILL. */
 enum replica_status replica_member_add(struct replica *r, const struct replica_member *member);
 enum replica_status replica_member_assign(struct replica *r, uint64_t id,
                                           enum replica_member_role role);
@@ -178,6 +189,7 @@ struct replica_peer_info {
 struct replica_info {
     enum replica_role role;
     bool ready;
+    bool refilling;
     uint64_t id, leader_id, term;
     uint64_t last_index, stored_index, commit_index, applied_index, first_index;
     uint64_t in_flight, elections, appends, append_bytes, log_segments;

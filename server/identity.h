@@ -3,17 +3,33 @@
  * DIR/identity names the node id, the cluster and the format version; it is written once, before
  * anything else. A directory of another node, cluster or version is refused: two nodes that answer
  * with one identity, or votes of one node believed to be another's, break consensus. DIR/lock is
- * held for the life of the process, so that two processes never share a directory. */
+ * held for the life of the process, so that two processes never share a directory.
+ *
+ * A further line says what the node still lacks (docs/adr/0010): `state new`, it was made for a new
+ * cluster and its first log is not durable yet; `state refilling`, it may have been a member once and
+ * must catch up before it votes. The line goes when the log is whole. It is written before the log is
+ * created, so that a crash in between does not forget it. */
 #ifndef SERVER_IDENTITY_H
 #define SERVER_IDENTITY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "proto/link.h"
 
-/* Makes the directory if it is missing, locks it, and writes or checks its identity. Returns 0, or
- * -1 after logging what is wrong and what to do. The lock ends with the process. */
+enum identity_state { IDENTITY_MEMBER, IDENTITY_NEW, IDENTITY_REFILLING };
+
+/* Makes the directory if it is missing, locks it, and writes or checks its identity. An empty
+ * directory becomes one of IDENTITY_NEW with new_cluster, else of IDENTITY_REFILLING; otherwise
+ * new_cluster is ignored. Returns 0, or -1 after logging what is wrong and what to do. The lock ends
+ * with the process. */
 int identity_claim(const char *directory, uint64_t node_id,
-                   const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE]);
+                   const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE], bool new_cluster,
+                   enum identity_state *state);
+
+/* The log is whole: from now on this is a directory of IDENTITY_MEMBER, durably. Returns 0, or -1
+ * after logging. Blocks for one small synced write. */
+int identity_settle(const char *directory, uint64_t node_id,
+                    const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE]);
 
 #endif

@@ -1,6 +1,6 @@
 /* Life of a node, the hooks of its replica, and what each turn of its loop does.
  *
- * Start: identity → checkpoint opened and verified → engine loaded → log recovered and joined with
+ * Start: identity (new, member or refilling) → checkpoint opened and verified → engine loaded → log recovered and joined with
  * it → peers and sessions listened for. Whatever is wrong is said before anything is answered.
  *
  * Drain (SIGTERM): no commands are taken any more, leadership is handed over, what was taken is
@@ -90,6 +90,16 @@ static void role_changed_hook(void *ctx, enum replica_role role, bool ready, uin
     if (leads && !same_leadership) {
         log_info("leading term=%llu", (unsigned long long)term);
         start_leading(n);
+    }
+}
+
+/* Were the flag lost with what is written here, the node would only refill again, or be refused. */
+static void settled_hook(void *ctx)
+{
+    struct node *n = ctx;
+    const struct node_options *o = n->options;
+    if (identity_settle(o->data_dir, o->id, o->cluster_id) == 0) {
+        log_info("the log is whole: this node is a full member from now on");
     }
 }
 
@@ -260,12 +270,17 @@ static int load_checkpoint(struct node *n, struct replica_position *position)
     return 1;
 }
 
-static int join_cluster(struct node *n, const struct replica_position *position)
+static int join_cluster(struct node *n, const struct replica_position *position,
+                        enum identity_state state)
 {
     static const struct replica_hooks hooks = {.apply = apply_hook,
                                                .role_changed = role_changed_hook,
                                                .make_ticket = node_make_ticket,
-                                               .install = node_install};
+                                               .install = node_install,
+                                               .settled = settled_hook};
+    static const enum replica_start starts[] = {[IDENTITY_MEMBER] = REPLICA_MEMBER,
+                                                [IDENTITY_NEW] = REPLICA_NEW,
+                                                [IDENTITY_REFILLING] = REPLICA_REFILL};
     const struct node_options *o = n->options;
     char directory[PATH_SIZE];
     snprintf(directory, sizeof directory, "%s/log", o->data_dir);
@@ -274,11 +289,16 @@ static int join_cluster(struct node *n, const struct replica_position *position)
                                     .directory = directory,
                                     .listen_host = o->raft_host,
                                     .listen_port = o->raft_port,
+                                    .start = starts[state],
                                     .bootstrap_count = o->members_count,
                                     .election_timeout_ms = o->election_timeout_ms,
                                     .segment_size = o->segment_size,
                                     .trailing_entries = o->trailing_entries,
                                     .log_sync = o->log_sync};
+    if (state == IDENTITY_REFILLING) {
+        log_info("refilling: no votes until a leader has filled this node (a new cluster begins with "
+                 "--new-cluster)");
+    }
     memcpy(config.identity.key, o->key, sizeof config.identity.key);
     memcpy(config.identity.cluster_id, o->cluster_id, sizeof config.identity.cluster_id);
     for (size_t i = 0; i < o->members_count; i++) {
@@ -295,6 +315,7 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
     static const struct submit_queue_callbacks queue_callbacks = {propose_cb, now_cb,
                                                                   session_answered};
     struct replica_position position;
+    enum identity_state state;
     struct node *n = calloc(1, sizeof *n);
     CHECK(n != NULL);
     n->loop = loop;
@@ -306,7 +327,8 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
     arena_init(&n->arena);
     arena_init(&n->read_arena);
     /* On failure the process ends: nothing is torn down. */
-    if (identity_claim(options->data_dir, options->id, options->cluster_id) < 0) {
+    if (identity_claim(options->data_dir, options->id, options->cluster_id, options->new_cluster,
+                       &state) < 0) {
         return -1;
     }
     int loaded = load_checkpoint(n, &position);
@@ -318,7 +340,7 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
     n->queue = submit_queue_create(&queue_callbacks, n);
     if (persist_driver_create(loop, options->postgres_url, options->cluster_id, propose_own_cb, n,
                               &n->persist) < 0 ||
-        join_cluster(n, loaded > 0 ? &position : NULL) < 0) {
+        join_cluster(n, loaded > 0 ? &position : NULL, state) < 0) {
         return -1;
     }
     checkpoint_driver_init(&n->checkpoints, loop, n->engine, n->replica, n->store,

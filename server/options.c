@@ -17,7 +17,7 @@ static struct {
         retention;
     uint64_t election_timeout, segment_size, trailing_entries, checkpoint_entries,
         checkpoint_interval;
-    bool no_sync;
+    bool no_sync, new_cluster;
 } raw;
 
 #define U32 1, UINT32_MAX
@@ -67,6 +67,8 @@ static const struct option table[] = {
      "log entries between checkpoints at most", 16, 100000000},
     {"checkpoint-interval", 0, OPTION_DURATION, &raw.checkpoint_interval, "60s", "TIME",
      "time between checkpoints at most", 100, 86400000},
+    {"new-cluster", 0, OPTION_FLAG, &raw.new_cluster, NULL, NULL,
+     "the first start of a new cluster; ignored if there are data", 0, 0},
     {"unsafe-no-sync", 0, OPTION_FLAG, &raw.no_sync, NULL, NULL,
      "do not sync the log: for benchmarks, loses orders", 0, 0},
     {"log-level", 0, OPTION_TEXT, &raw.log_level, "info", "LEVEL", "error, warn, info or debug", 0,
@@ -80,7 +82,9 @@ static const struct options options = {
         "  holdfastd --id 1 --data-dir /var/lib/holdfast --cluster-id 6f1c… \\\n"
         "    --cluster-key-file /etc/holdfast/cluster.key \\\n"
         "    --member 1=10.0.0.1:7001/10.0.0.1:7101 --member 2=10.0.0.2:7001/10.0.0.2:7101 \\\n"
-        "    --member 3=10.0.0.3:7001/10.0.0.3:7101\n",
+        "    --member 3=10.0.0.3:7001/10.0.0.3:7101\n"
+        "  with --new-cluster the first time, and never again: a node that comes back with an empty\n"
+        "  directory refills from its peers before it votes\n",
     .table = table,
     .count = ARRAY_COUNT(table),
 };
@@ -261,5 +265,6 @@ enum options_result node_options_parse(struct node_options *o, int argc, char **
     o->checkpoint_entries = raw.checkpoint_entries;
     o->checkpoint_interval_ms = raw.checkpoint_interval;
     o->log_sync = !raw.no_sync;
+    o->new_cluster = raw.new_cluster;
     return OPTIONS_OK;
 }

@@ -48,7 +48,7 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
     /* Ready to do its part: a leader that takes proposals, or a follower of somebody. */
     bool takes_part = n->role == REPLICA_LEADER ? n->ready
                                                 : n->role == REPLICA_FOLLOWER && n->leader_id != 0;
-    m->ready = takes_part && n->installer == NULL && !n->draining;
+    m->ready = takes_part && !info.refilling && n->installer == NULL && !n->draining;
     m->term = info.term;
     m->leader_id = n->leader_id;
     m->last_index = info.last_index;
@@ -115,6 +115,9 @@ static void write_raft(struct node *n, struct text *t)
     family(t, "holdfast_has_leader", "gauge", "1 when a leader is known.", n->leader_id != 0);
     family(t, "holdfast_is_leader", "gauge", "1 when this node leads and serves.",
            n->role == REPLICA_LEADER && n->ready);
+    family(t, "holdfast_refilling", "gauge",
+           "1 while this node catches up after the loss of its disk and does not vote.",
+           info.refilling);
     family(t, "holdfast_raft_term", "gauge", "Current term.", (double)info.term);
     family(t, "holdfast_raft_commit_index", "gauge", "Committed log index.",
            (double)info.commit_index);

@@ -44,6 +44,7 @@ struct order {
 };
 
 static const char *binary;
+static bool new_cluster = true; /* the very first start */
 static char dir[64];
 static struct process nodes[NODES];
 static struct client_sync *sync_client;
@@ -100,6 +101,9 @@ static void spawn(size_t i)
         snprintf(text[4 + k], sizeof text[4 + k], "--member=%zu=127.0.0.1:%u/127.0.0.1:%u", k + 1,
                  nodes[k].raft_port, nodes[k].node_port);
         argv[argc++] = text[4 + k];
+    }
+    if (new_cluster) {
+        argv[argc++] = "--new-cluster";
     }
     argv[argc] = NULL;
     pid_t pid = fork();
@@ -394,6 +398,15 @@ static uint64_t metric(size_t node, const char *name)
     return value;
 }
 
+static void wait_refilled(size_t node)
+{
+    uint64_t end_ms = clock_monotonic_ms() + PATIENCE_MS;
+    while (metric(node, "holdfast_refilling") != 0) {
+        REQUIRE(clock_monotonic_ms() < end_ms);
+        usleep(20000);
+    }
+}
+
 static void remove_data(size_t i)
 {
     char command[160];
@@ -426,6 +439,7 @@ static void lose_disk(void)
     spawn(lost);
     place_until(7000, 7000);
     check_orders();
+    wait_refilled(lost); /* marks from before an install are not part of it */
     uint64_t digest = check_digests();
     REQUIRE(metric(lost, "holdfast_installs_total") == 1);
     /* What it installed is its own now: from its disk it comes back the same. */
@@ -435,6 +449,35 @@ static void lose_disk(void)
     (void)digest;
     check_digests();
     REQUIRE(metric(lost, "holdfast_installs_total") == 0);
+    REQUIRE(metric(lost, "holdfast_refilling") == 0);
+    /* And it votes again: without it the two that are left elect nobody. */
+    size_t killed = leader() == lost ? (lost + 1) % NODES : leader();
+    REQUIRE(end(killed, SIGKILL) == 128 + SIGKILL);
+    place_until(7500, 7500);
+    spawn(killed);
+    check_orders();
+    check_digests();
+}
+
+/* A node whose log is gone must not vote with what its checkpoint says, nor as if it were new. */
+static void lose_log(void)
+{
+    size_t lost = (leader() + 1) % NODES;
+    char command[160];
+    int status;
+    REQUIRE(end(lost, SIGTERM) == 0);
+    snprintf(command, sizeof command, "rm -rf '%s/node%zu/log'", dir, lost + 1);
+    REQUIRE(system(command) == 0);
+    for (int i = 0; i < 2; i++) { /* the refusal leaves nothing behind that would be believed */
+        spawn(lost);
+        REQUIRE(waitpid(nodes[lost].pid, &status, 0) == nodes[lost].pid);
+        nodes[lost].pid = 0;
+        REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    }
+    remove_data(lost);
+    spawn(lost);
+    wait_refilled(lost);
+    check_digests();
 }
 
 static void drain_leader(void)
@@ -525,11 +568,13 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < NODES; i++) {
         spawn(i);
     }
+    new_cluster = false;
     static const struct {
         const char *name;
         void (*run)(void);
     } steps[] = {{"put a sale", put_sale},         {"lose the leader", lose_leader},
                  {"lose everybody", lose_everybody}, {"lose a disk", lose_disk},
+                 {"lose a log", lose_log},        
                  {"drain the leader", drain_leader}, {"stop and start", stop_and_start},
                  {"refuse foreign data", refuse_foreign_data}};
     for (size_t i = 0; i < ARRAY_COUNT(steps); i++) {

@@ -188,7 +188,7 @@ class Stage:
             argv = [self.node_path, self.path("cluster.key"), str(self.node_port)]
         else:
             argv = [self.node_path, "--id", "1", "--data-dir", self.path("node"),
-                    "--cluster-id", self.cluster_id, "--cluster-key-file", self.path("cluster.key"),
+                    "--new-cluster", "--cluster-id", self.cluster_id, "--cluster-key-file", self.path("cluster.key"),
                     "--member", f"1=127.0.0.1:{self.raft_port}/127.0.0.1:{self.node_port}"]
         self.node = Process("node", argv)
         self.processes.append(self.node)

@@ -31,6 +31,7 @@
  * on hide each other's bugs. */
 struct sim_swarm {
     unsigned nodes, voters;
+    bool disk_losses; /* a node comes back with an empty disk */
     bool crashes, disk_crashes, cuts, one_way_cuts, losses, breaks, pauses, slow_disks;
     bool checkpoints, install_failures, transfers, membership, reads, skew, quick;
     uint64_t checkpoint_entries;  /* between two checkpoints */
@@ -105,6 +106,7 @@ struct sim_node {
     /* Survives a crash. */
     struct sim_disk *disk;
     struct sim_log_model durable; /* what its log must hold */
+    bool refilling; /* its disk was lost, and it is not whole again */
     struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
     uint64_t voted_term, voted_for; /* by messages that left: what the world relies on */
 
@@ -152,7 +154,7 @@ struct sim_history {
 struct sim_stats {
     uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
-        faults, torn;
+        faults, torn, disks_lost, refilled;
 };
 
 struct sim {
@@ -190,6 +192,8 @@ void sim_node_init(struct sim *s, unsigned index);
 void sim_node_close(struct sim_node *n);
 void sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n);
+/* The same, and all that was on its disk is gone. */
+void sim_node_lose_disk(struct sim_node *n);
 void sim_node_event(struct sim_node *n, struct sim_event *e);
 /* After every event at a node: its disk is kept busy, its timer set, its death noticed. */
 void sim_node_after(struct sim_node *n);

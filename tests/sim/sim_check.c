@@ -115,7 +115,9 @@ void sim_check_acknowledged(struct sim *s, uint64_t index, uint64_t term, uint32
     }
     unsigned stored = 0;
     for (unsigned i = 0; i < s->swarm.voters; i++) {
-        stored += is_durable_at(&s->nodes[i], index, term);
+        /* A lost disk may have held it: the leader's count is from before. Such a node gives no vote
+         * until it holds it again. */
+        stored += s->nodes[i].refilling || is_durable_at(&s->nodes[i], index, term);
     }
     /* With changing membership the majority is another set; the history still judges. */
     if (!s->swarm.membership && stored <= s->swarm.voters / 2) {
@@ -249,7 +251,8 @@ bool sim_is_converged(struct sim *s)
     driver_get_membership(leader->driver, &m);
     for (size_t i = 0; i < m.count; i++) {
         const struct sim_node *n = &s->nodes[m.members[i].id - 1];
-        if (!n->up || n->applied != stats.last_index || driver_installing(n->driver)) {
+        if (!n->up || n->applied != stats.last_index || driver_installing(n->driver) ||
+            driver_refilling(n->driver)) {
             return false;
         }
     }
@@ -273,12 +276,12 @@ void sim_check_converged(struct sim *s)
         driver_get_stats(n->driver, &stats);
         driver_get_membership(n->driver, &m);
         printf("node %u: role %d ready %d term %llu leader %llu entries %llu..%llu stored %llu "
-               "commit %llu applied %llu installing %d in flight %llu reads %llu; members",
+               "commit %llu applied %llu installing %d refilling %d in flight %llu reads %llu; members",
                i + 1, (int)state.role, state.ready, (unsigned long long)state.term,
                (unsigned long long)state.leader_id, (unsigned long long)stats.first_index,
                (unsigned long long)stats.last_index, (unsigned long long)stats.stored_index,
                (unsigned long long)stats.commit_index, (unsigned long long)stats.applied_index,
-               driver_installing(n->driver), (unsigned long long)stats.in_flight,
+               driver_installing(n->driver), driver_refilling(n->driver), (unsigned long long)stats.in_flight,
                (unsigned long long)stats.reads_waiting);
         for (size_t k = 0; k < m.count; k++) {
             printf(" %llu:%d", (unsigned long long)m.members[k].id, (int)m.members[k].role);

@@ -36,6 +36,7 @@ void sim_swarm_choose(struct sim *s)
     w->breaks = coin(s);
     w->pauses = coin(s);
     w->slow_disks = coin(s);
+    w->disk_losses = w->voters > 2 && sim_one_in(s, 3);
     w->checkpoints = !sim_one_in(s, 4);
     w->install_failures = coin(s);
     w->transfers = coin(s);
@@ -91,10 +92,20 @@ static void fault_halves(struct sim *s)
     heal_later(s);
 }
 
+static bool anybody_refills(const struct sim *s)
+{
+    for (unsigned i = 0; i < s->swarm.nodes; i++) {
+        if (s->nodes[i].refilling) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void sim_faults_membership(struct sim *s, unsigned target)
 {
     struct sim_node *leader = sim_leader(s);
-    if (leader == NULL) {
+    if (leader == NULL || anybody_refills(s)) {
         return;
     }
     struct membership m;
@@ -133,6 +144,25 @@ static void fault_transfer(struct sim *s)
     sim_node_after(leader);
 }
 
+/* One at a time: what a majority has lost nobody can bring back. Nor in the middle of a change: a node
+ * that is being promoted refuses votes until it has the change (N6), so that it and the lost one
+ * together can be too many. */
+static void fault_lose_disk(struct sim *s, struct sim_node *n)
+{
+    const struct sim_node *leader = sim_leader(s);
+    if (anybody_refills(s) ||
+        (s->swarm.membership && (leader == NULL || driver_change_pending(leader->driver)))) {
+        return;
+    }
+    for (unsigned i = 0; i < s->swarm.nodes; i++) {
+        const struct sim_node *other = &s->nodes[i];
+        if (s->swarm.membership && (!other->up || driver_change_pending(other->driver))) {
+            return;
+        }
+    }
+    sim_node_lose_disk(n);
+}
+
 static void fault_pause(struct sim *s, struct sim_node *n)
 {
     uint64_t pause_us = sim_one_in(s, 3) ? sim_below(s, 3000000) : sim_below(s, 300000);
@@ -154,7 +184,7 @@ void sim_faults_event(struct sim *s)
         target = leader->index; /* it hurts most there */
     }
     struct sim_node *n = &s->nodes[target];
-    switch (sim_below(s, 11)) {
+    switch (sim_below(s, 12)) {
     case 0:
         if (w->crashes) {
             sim_node_crash(n);
@@ -207,6 +237,11 @@ void sim_faults_event(struct sim *s)
     case 9:
         if (w->transfers) {
             fault_transfer(s);
+        }
+        break;
+    case 10:
+        if (w->disk_losses) {
+            fault_lose_disk(s, n);
         }
         break;
     default:

@@ -28,6 +28,7 @@ static const struct {
     {"n5", DRIVER_GUARD_REANCHOR},
     {"n7", DRIVER_GUARD_CHANGE_TERM},
     {"n10", DRIVER_GUARD_SELF_ELECT},
+    {"refill", DRIVER_GUARD_REFILL},
     {"n12", DRIVER_GUARD_INSTALL_RETRY},
     {"install-busy", DRIVER_GUARD_INSTALL_BUSY},
     {"snapshot-stored", DRIVER_GUARD_SNAPSHOT_STORED},
@@ -129,7 +130,8 @@ static void print_stats(const struct sim_stats *t)
     printf("events %llu, messages %llu, submits %llu, acknowledged %llu, unknown %llu, reads %llu\n"
            "entries committed %llu, elections %llu, faults %llu, crashes %llu (by disk %llu), "
            "restarts %llu, torn writes %llu\n"
-           "checkpoints %llu, installs %llu (failed %llu), transfers %llu, changes applied %llu\n",
+           "checkpoints %llu, installs %llu (failed %llu), transfers %llu, changes applied %llu\n"
+           "disks lost %llu, refilled %llu\n",
            (unsigned long long)t->events, (unsigned long long)t->messages,
            (unsigned long long)t->submits, (unsigned long long)t->acknowledged,
            (unsigned long long)t->unknown, (unsigned long long)t->reads,
@@ -138,7 +140,8 @@ static void print_stats(const struct sim_stats *t)
            (unsigned long long)t->disk_crashes, (unsigned long long)t->restarts,
            (unsigned long long)t->torn, (unsigned long long)t->checkpoints,
            (unsigned long long)t->installs, (unsigned long long)t->installs_failed,
-           (unsigned long long)t->transfers, (unsigned long long)t->changes);
+           (unsigned long long)t->transfers, (unsigned long long)t->changes,
+           (unsigned long long)t->disks_lost, (unsigned long long)t->refilled);
 }
 
 int main(int argc, char **argv)

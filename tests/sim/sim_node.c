@@ -148,6 +148,17 @@ static void effect_membership_changed(void *ctx)
     (void)ctx; /* every node can reach every other */
 }
 
+static void effect_settled(void *ctx)
+{
+    struct sim_node *n = ctx;
+    if (n->refilling) {
+        sim_trace(n->sim, "node %u: refilled up to %llu", n->index + 1,
+                  (unsigned long long)n->applied);
+        n->refilling = false;
+        n->sim->stats.refilled++;
+    }
+}
+
 static int effect_make_ticket(void *ctx, struct replica_ticket *ticket)
 {
     struct sim_node *n = ctx;
@@ -182,6 +193,7 @@ static const struct driver_effects effects = {
     .apply = effect_apply,
     .state_changed = effect_state_changed,
     .membership_changed = effect_membership_changed,
+    .settled = effect_settled,
     .make_ticket = effect_make_ticket,
     .install = effect_install,
 };
@@ -264,6 +276,27 @@ void sim_node_crash(struct sim_node *n)
     sim_push(s, down_us, SIM_RESTART, n, 0, 0, NULL, 0);
 }
 
+void sim_node_lose_disk(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    if (n->up) {
+        sim_node_crash(n);
+    }
+    sim_trace(s, "node %u: its disk is lost", n->index + 1);
+    s->stats.disks_lost++;
+    sim_disk_destroy(n->disk);
+    n->disk = sim_disk_create(&s->prng);
+    sim_log_model_close(&n->durable);
+    for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
+        sim_image_release(n->kept[i].image);
+        n->kept[i] = (struct sim_checkpoint){.image = NULL};
+    }
+    /* Nobody has to keep a promise that nobody can remember: that it does no harm is what the history
+     * and the leaders of each term must show. */
+    n->voted_term = n->voted_for = 0;
+    n->refilling = true;
+}
+
 static void bootstrap_list(struct sim *s, struct membership *m)
 {
     m->count = s->swarm.nodes;
@@ -307,6 +340,7 @@ void sim_node_start(struct sim_node *n)
         .entries_in_flight_max = s->swarm.in_flight_max,
         .trailing_entries = s->swarm.trailing_entries,
         .quick_failover = s->swarm.quick,
+        .refilling = n->refilling,
     };
     snprintf(config.address, sizeof config.address, "node%u", n->index + 1);
     n->driver = driver_create(&config, &effects, n);
@@ -325,6 +359,9 @@ void sim_node_start(struct sim_node *n)
         sim_violation(s, "node %u: log and checkpoint do not fit together", n->index + 1);
     }
     wal_recovered_close(&recovered);
+    if (n->refilling && !driver_refilling(n->driver)) {
+        n->refilling = false; /* the guard is off: it believes itself whole */
+    }
     sim_network_node_up(n);
     sim_node_after(n);
 }

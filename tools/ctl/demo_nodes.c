@@ -119,6 +119,9 @@ static enum ctl_exit start_node(struct demo *d, const char *binary, const json_t
     add(&a, "%s", binary);
     add(&a, "--id=%zu", i + 1);
     add(&a, "--data-dir=%s", data);
+    if (!json_is_true(json_object_get(d->state, "created"))) {
+        add(&a, "--new-cluster"); /* never again: a node that lost its data must refill */
+    }
     add(&a, "--cluster-id=%s", json_string_value(json_object_get(d->state, "cluster_id")));
     add(&a, "--cluster-key-file=%s", demo_text(d, "secrets", "cluster_key_file"));
     for (size_t j = 0; j < json_array_size(nodes); j++) {
@@ -283,6 +286,10 @@ enum ctl_exit demo_wait_ready(struct demo *d)
         } else {
             process_sleep_ms(READY_POLL_MS);
         }
+    }
+    if (rv == CTL_OK && !json_is_true(json_object_get(d->state, "created"))) {
+        json_object_set_new(d->state, "created", json_true());
+        rv = demo_save(d) == 0 ? CTL_OK : CTL_FAILURE;
     }
     ctl_close(client);
     free(client);

@@ -40,6 +40,7 @@ struct world {
     unsigned installs;
     struct replica_ticket offered; /* what make_ticket answers; index 0: none */
     unsigned state_changes;
+    unsigned settled;
 };
 
 static uint64_t write_vote(void *ctx, uint64_t term, uint64_t vote)
@@ -108,6 +109,11 @@ static void membership_changed(void *ctx)
     (void)ctx;
 }
 
+static void settled(void *ctx)
+{
+    ((struct world *)ctx)->settled++;
+}
+
 static int make_ticket(void *ctx, struct replica_ticket *ticket)
 {
     const struct world *w = ctx;
@@ -131,6 +137,7 @@ static const struct driver_effects effects = {
     .apply = apply,
     .state_changed = state_changed,
     .membership_changed = membership_changed,
+    .settled = settled,
     .make_ticket = make_ticket,
     .install = install,
 };
@@ -1004,6 +1011,199 @@ static void test_refuses_impossible_messages(void **state)
     world_destroy(w);
 }
 
+/* ---- a member that lost its disk: docs/adr/0010 ---- */
+
+static struct world *lost_disk(uint64_t id, unsigned guards_off)
+{
+    struct world *w = calloc(1, sizeof *w);
+    struct membership m;
+    w->now_ms = 1000;
+    struct driver_config config = {
+        .id = id,
+        .address = "self",
+        .seed = 77,
+        .election_timeout_ms = 500,
+        .entries_in_flight_max = 512,
+        .trailing_entries = 4,
+        .refilling = true,
+    };
+    members(&m, 3, 3);
+    w->driver = driver_create(&config, &effects, w);
+    driver_test_disable_guard(w->driver, guards_off);
+    assert_int_equal(driver_start(w->driver, w->now_ms, 0, 0, NULL, &m), 0);
+    make_durable(w);
+    return w;
+}
+
+static const struct sent *last_of_kind(const struct world *w, enum message_kind kind)
+{
+    for (size_t i = w->sent_count; i > 0; i--) {
+        if (!w->sent[i - 1].core && w->sent[i - 1].kind == kind) {
+            return &w->sent[i - 1];
+        }
+    }
+    return NULL;
+}
+
+static void receive_refill(struct world *w, uint64_t from, enum message_kind kind, uint64_t term,
+                           uint64_t nonce, uint64_t index)
+{
+    struct message m = {.kind = kind, .term = term, .seq = nonce, .index = index};
+    driver_receive(w->driver, w->now_ms, from, &m);
+}
+
+/* A leads, A and B hold X = (3, t2), which is acknowledged; C has the bootstrap entry only. B loses its
+ * disk, A dies, C asks B. Returns whether B's vote makes C a leader without X. */
+static bool x_is_lost(unsigned guards_off)
+{
+    struct world *b = lost_disk(2, guards_off);
+    struct world *c = follower(3, 0);
+    c->now_ms += 1100;
+    driver_tick(c->driver, c->now_ms);
+    receive_vote_result(c, 1, 2, true); /* whoever it was: pre-votes promise nothing */
+    make_durable(c);
+    const struct sent *asks = last_sent(c, RAFT_REQUEST_VOTE);
+    assert_non_null(asks);
+    assert_false(asks->raft.request_vote.pre_vote);
+    struct message request = {.kind = MESSAGE_REQUEST_VOTE, .raft = asks->raft};
+    for (int i = 0; i < 3; i++) {
+        driver_receive(b->driver, b->now_ms, 3, &request);
+        b->now_ms += 5000; /* no time is long enough */
+        make_durable(b);
+    }
+    const struct sent *answer = last_sent(b, RAFT_REQUEST_VOTE_RESULT);
+    if (answer != NULL) {
+        struct message result = {.kind = MESSAGE_REQUEST_VOTE_RESULT, .raft = answer->raft};
+        driver_receive(c->driver, c->now_ms, 2, &result);
+    }
+    bool lost = driver_get_state(c->driver).role == REPLICA_LEADER;
+    world_destroy(b);
+    world_destroy(c);
+    return lost;
+}
+
+static void test_lost_disk_does_not_elect(void **state)
+{
+    (void)state;
+    assert_false(x_is_lost(0));
+    assert_true(x_is_lost(DRIVER_GUARD_REFILL));
+}
+
+static void test_refilling_node_is_silent(void **state)
+{
+    (void)state;
+    struct world *w = lost_disk(2, 0);
+    struct message now = {.kind = MESSAGE_TIMEOUT_NOW, .raft.type = RAFT_TIMEOUT_NOW};
+    now.raft.timeout_now.version = 1;
+    now.raft.timeout_now.term = 1;
+    for (int i = 0; i < 100; i++) { /* no candidate, however long it lasts */
+        w->now_ms = driver_deadline_ms(w->driver) + 100;
+        driver_tick(w->driver, w->now_ms);
+        receive_vote_request(w, 3, 2, 10);
+        receive_read(w, 1, MESSAGE_READ, 0, 5);
+        driver_receive(w->driver, w->now_ms, 1, &now);
+    }
+    assert_int_equal(w->sent_count, 0);
+    assert_int_equal(driver_get_state(w->driver).role, REPLICA_FOLLOWER);
+    assert_int_equal(w->settled, 0);
+    struct driver_stats stats;
+    driver_get_stats(w->driver, &stats);
+    assert_int_equal(stats.refill_dropped, 300);
+    world_destroy(w);
+}
+
+static void test_refill_needs_a_proved_leader(void **state)
+{
+    (void)state;
+    struct world *w = lost_disk(2, 0);
+    struct frame *f = calloc(1, sizeof *f);
+    frame_add_change(f, 1, 1, 3);
+    frame_add_command(f, 2, 2);
+    frame_add_command(f, 3, 2);
+    receive_append(w, 1, 2, 0, 0, 2, f);
+    assert_int_equal(w->sent_count, 0); /* elections of before the loss may still run */
+    w->now_ms += DRIVER_REFILL_QUIET_FACTOR * 500;
+    receive_append(w, 1, 2, 0, 0, 2, f);
+    const struct sent *asked = last_of_kind(w, MESSAGE_REFILL);
+    assert_int_equal(w->sent_count, 1);
+    assert_non_null(asked);
+    assert_int_equal(asked->to, 1);
+    assert_int_equal(asked->term, 2);
+    uint64_t nonce = asked->seq;
+    assert_int_equal(w->ticket, 0); /* nothing was taken */
+
+    receive_refill(w, 1, MESSAGE_REFILL_ACK, 2, nonce + 1, 2); /* asked for by an earlier life */
+    receive_append(w, 1, 2, 0, 0, 2, f);
+    assert_int_equal(w->ticket, 0);
+    receive_refill(w, 1, MESSAGE_REFILL_ACK, 2, nonce, 3);
+    receive_append(w, 1, 2, 0, 0, 2, f);
+    make_durable(w);
+    assert_int_equal(last_sent(w, RAFT_APPEND_ENTRIES_RESULT)->raft.append_entries_result.rejected, 0);
+    assert_int_equal(w->applied, 2);
+    assert_int_equal(w->settled, 0); /* the target is 3: stored, but is it committed? */
+    receive_vote_request(w, 3, 3, 10);
+    assert_null(last_sent(w, RAFT_REQUEST_VOTE_RESULT));
+
+    /* A leader of a later term needs a proof of his own. */
+    size_t sent = w->sent_count;
+    receive_append(w, 3, 3, 3, 2, 3, NULL);
+    assert_int_equal(w->sent_count, sent + 1);
+    assert_int_equal(w->sent[sent].kind, MESSAGE_REFILL);
+    assert_int_equal(w->sent[sent].to, 3);
+    assert_int_equal(w->applied, 2);
+    receive_refill(w, 3, MESSAGE_REFILL_ACK, 3, nonce, 3);
+    receive_append(w, 3, 3, 3, 2, 3, NULL);
+    assert_int_equal(w->applied, 3);
+    assert_int_equal(w->settled, 0); /* its term is not durable yet */
+    make_durable(w);
+    assert_int_equal(w->settled, 1);
+    assert_false(driver_refilling(w->driver));
+    w->now_ms += 2000;
+    driver_tick(w->driver, w->now_ms); /* its leader is silent: it may even ask itself now */
+    assert_int_equal(count_sent(w, RAFT_REQUEST_VOTE), 2);
+    receive_vote_request(w, 1, 4, 10);
+    make_durable(w);
+    assert_true(last_sent(w, RAFT_REQUEST_VOTE_RESULT)->raft.request_vote_result.vote_granted);
+    assert_int_equal(w->settled, 1);
+    free(f);
+    world_destroy(w);
+}
+
+static void test_leader_proves_itself_by_the_others(void **state)
+{
+    (void)state;
+    struct world *w = ready_leader(0);
+    w->sent_count = 0;
+    receive_refill(w, 2, MESSAGE_REFILL, 1, 9, 0); /* another term */
+    assert_int_equal(w->sent_count, 0);
+    receive_refill(w, 2, MESSAGE_REFILL, 2, 9, 0);
+    const struct sent *round = last_of_kind(w, MESSAGE_READ);
+    assert_non_null(round);
+    assert_null(last_of_kind(w, MESSAGE_REFILL_ACK));
+    receive_refill(w, 2, MESSAGE_REFILL, 2, 10, 0); /* one at a time: the round began before this */
+    receive_read(w, 3, MESSAGE_READ_ACK, 2, round->seq);
+    const struct sent *proof = last_of_kind(w, MESSAGE_REFILL_ACK);
+    assert_non_null(proof);
+    assert_int_equal(proof->to, 2);
+    assert_int_equal(proof->term, 2);
+    assert_int_equal(proof->seq, 9);
+    world_destroy(w);
+}
+
+static void test_new_log_settles_when_durable(void **state)
+{
+    (void)state;
+    struct world *w = world_create(2, 0);
+    struct membership m;
+    members(&m, 3, 3);
+    assert_int_equal(driver_start(w->driver, w->now_ms, 0, 0, NULL, &m), 0);
+    driver_tick(w->driver, driver_deadline_ms(w->driver));
+    assert_int_equal(w->settled, 0);
+    make_durable(w);
+    assert_int_equal(w->settled, 1);
+    world_destroy(w);
+}
+
 int main(void)
 {
     log_init("test_driver", LOG_LEVEL_ERROR);
@@ -1028,6 +1228,11 @@ int main(void)
         cmocka_unit_test(test_only_voter_begins_a_new_term),
         cmocka_unit_test(test_quick_failover),
         cmocka_unit_test(test_refuses_impossible_messages),
+        cmocka_unit_test(test_lost_disk_does_not_elect),
+        cmocka_unit_test(test_refilling_node_is_silent),
+        cmocka_unit_test(test_refill_needs_a_proved_leader),
+        cmocka_unit_test(test_leader_proves_itself_by_the_others),
+        cmocka_unit_test(test_new_log_settles_when_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -155,7 +155,8 @@ static void test_plain_messages(void **state)
     assert_int_equal(m.raft.timeout_now.last_log_term, 3);
     free(f.data);
 
-    const enum message_kind kinds[] = {MESSAGE_READ, MESSAGE_READ_ACK, MESSAGE_PING, MESSAGE_PONG};
+    const enum message_kind kinds[] = {MESSAGE_READ,   MESSAGE_READ_ACK, MESSAGE_REFILL,
+                                       MESSAGE_REFILL_ACK, MESSAGE_PING,     MESSAGE_PONG};
     for (size_t i = 0; i < ARRAY_COUNT(kinds); i++) {
         f = encode(&(struct message_out){.kind = kinds[i], .term = 6, .seq = 77});
         assert_int_equal(f.size, MESSAGE_HEADER_SIZE);

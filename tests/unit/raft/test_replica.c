@@ -149,6 +149,7 @@ static void node_start(struct node *n, size_t bootstrap_count)
         .election_timeout_ms = 500,
         .segment_size = 1 << 20,
         .log_sync = true,
+        .start = bootstrap_count > 0 ? REPLICA_NEW : REPLICA_REFILL,
         .bootstrap_count = bootstrap_count,
     };
     for (size_t i = 0; i < bootstrap_count; i++) {

@@ -103,13 +103,16 @@ static void test_options_refused(void **state)
     }
 }
 
-/* In a process of its own, for the lock lives as long as the process. Returns 0 or 1. */
-static int claim_apart(const char *where, uint64_t id, const uint8_t *cluster)
+#define REFUSED 99
+
+/* In a process of its own, for the lock lives as long as the process. Returns the state or REFUSED. */
+static int claim_apart(const char *where, uint64_t id, const uint8_t *cluster, bool new_cluster)
 {
     int status;
     pid_t pid = fork();
     if (pid == 0) {
-        _exit(identity_claim(where, id, cluster) == 0 ? 0 : 1);
+        enum identity_state state;
+        _exit(identity_claim(where, id, cluster, new_cluster, &state) == 0 ? (int)state : REFUSED);
     }
     CHECK(waitpid(pid, &status, 0) == pid);
     return WEXITSTATUS(status);
@@ -122,17 +125,44 @@ static void test_identity(void **state)
     uint8_t cluster[LINK_CLUSTER_ID_SIZE] = {1}, other[LINK_CLUSTER_ID_SIZE] = {2};
     snprintf(data, sizeof data, "%s/data", dir);
     snprintf(path, sizeof path, "%s/identity", data);
-    assert_int_equal(claim_apart(data, 1, cluster), 0);
-    assert_int_equal(claim_apart(data, 1, cluster), 0);
-    assert_int_equal(claim_apart(data, 2, cluster), 1);
-    assert_int_equal(claim_apart(data, 1, other), 1);
-    assert_int_equal(identity_claim(data, 1, cluster), 0);
-    assert_int_equal(claim_apart(data, 1, cluster), 1); /* locked by this process */
+    assert_int_equal(claim_apart(data, 1, cluster, true), IDENTITY_NEW);
+    assert_int_equal(claim_apart(data, 1, cluster, false), IDENTITY_NEW); /* no log is there yet */
+    assert_int_equal(claim_apart(data, 2, cluster, true), REFUSED);
+    assert_int_equal(claim_apart(data, 1, other, true), REFUSED);
+    assert_int_equal(identity_settle(data, 1, cluster), 0);
+    assert_int_equal(claim_apart(data, 1, cluster, true), IDENTITY_MEMBER); /* the flag is ignored */
+    enum identity_state found;
+    assert_int_equal(identity_claim(data, 1, cluster, false, &found), 0);
+    assert_int_equal(found, IDENTITY_MEMBER);
+    assert_int_equal(claim_apart(data, 1, cluster, false), REFUSED); /* locked by this process */
     FILE *f = fopen(path, "w");
     fputs("holdfast-node 2\nid 1\n", f);
     fclose(f);
     snprintf(path, sizeof path, "%s/none/data", dir);
-    assert_int_equal(claim_apart(path, 1, cluster), 1); /* only the last part is made */
+    assert_int_equal(claim_apart(path, 1, cluster, false), REFUSED); /* only the last part is made */
+}
+
+/* An empty directory without the flag, and one of which a part was lost. */
+static void test_identity_of_a_lost_node(void **state)
+{
+    (void)state;
+    char data[96], path[128];
+    uint8_t cluster[LINK_CLUSTER_ID_SIZE] = {1};
+    snprintf(data, sizeof data, "%s/lost", dir);
+    assert_int_equal(claim_apart(data, 1, cluster, false), IDENTITY_REFILLING);
+    assert_int_equal(claim_apart(data, 1, cluster, true), IDENTITY_REFILLING); /* not forgotten */
+    assert_int_equal(identity_settle(data, 1, cluster), 0);
+    assert_int_equal(claim_apart(data, 1, cluster, false), IDENTITY_MEMBER);
+    snprintf(path, sizeof path, "%s/identity", data);
+    FILE *f = fopen(path, "a");
+    fputs("state unheard-of\n", f);
+    fclose(f);
+    assert_int_equal(claim_apart(data, 1, cluster, false), REFUSED);
+    assert_int_equal(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/log", data);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(claim_apart(data, 1, cluster, false), REFUSED);
+    assert_int_equal(claim_apart(data, 1, cluster, true), REFUSED);
 }
 
 static void test_position(void **state)
@@ -159,6 +189,7 @@ int main(void)
         cmocka_unit_test(test_options),
         cmocka_unit_test(test_options_refused),
         cmocka_unit_test(test_identity),
+        cmocka_unit_test(test_identity_of_a_lost_node),
         cmocka_unit_test(test_position),
     };
     return cmocka_run_group_tests_name("node_parts", tests, setup, teardown);
