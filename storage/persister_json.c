@@ -124,7 +124,6 @@ static char *put_order(char *at, const struct persister_event *e)
     at = put_lines(PUT(at, ",\"lines\":"), e);
     at = put_number(PUT(at, ",\"amount\":"), e->order_amount);
     at = put_plain(PUT(at, ",\"currency\":"), str_from(e->order_currency));
-    at = put_time(PUT(at, ",\"created_at\":"), e->created_ms);
     at = put_time(PUT(at, ",\"pay_by\":"), e->pay_by_ms);
     if (persister_event_has_payment(e)) {
         at = put_plain(PUT(at, ",\"payment\":"), persister_event_payment(e));
@@ -146,6 +145,7 @@ void persister_write_payload(struct text *t, const struct persister_event *e)
     size_t bound = PAYLOAD_FIXED_SIZE + (size_t)e->sale_len + e->user_len + e->payment_len +
                    6 * (size_t)e->reason_len + e->lines_count * (size_t)LINE_SIZE;
     char *start = text_reserve(t, bound);
+    CHECK(start != NULL);
     char *at = PUT(start, "{");
     if (persister_event_has_order(e)) {
         at = put_order(at, e);

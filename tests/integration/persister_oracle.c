@@ -231,7 +231,6 @@ static json_t *expected_payload(const struct event_view *v)
     json_object_set_new(o, "version", json_integer((json_int_t)v->version));
     json_object_set_new(o, "amount", json_integer(v->order.amount));
     json_object_set_new(o, "currency", json_string("EUR"));
-    json_object_set_new(o, "created_at", json_time(v->order.created_ms));
     json_object_set_new(o, "pay_by", json_time(v->order.pay_by_ms));
     json_t *lines = json_array();
     for (uint32_t i = 0; i < v->order.lines_count; i++) {
