@@ -1,4 +1,5 @@
-/* The persister's queue and its flat events: what goes in comes out, over the wrap and at the limits. */
+/* The persister's queue and its flat events: what goes in comes out, over the wrap and at the
+ * limits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -10,8 +11,9 @@
 #include "base/prng.h"
 #include "storage/persister_queue.h"
 
-static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0123456789"
-                              "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0123456789";
+static const char letters[] =
+    "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0123456789"
+    "abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrstuvwxyz0123456789";
 
 static struct str some(uint64_t len)
 {
@@ -47,8 +49,9 @@ static void make(struct event_view *e, uint64_t sequence, bool largest)
         .lines_count = largest ? ORDER_LINES_MAX : 1 + (uint32_t)prng_below(&p, ORDER_LINES_MAX),
     };
     for (uint32_t i = 0; i < e->order.lines_count; i++) {
-        e->order.lines[i] = (struct line_view){some(largest ? ID_SIZE_MAX : 1 + prng_below(&p, ID_SIZE_MAX)),
-                                               1 + i, (int64_t)prng_next(&p) >> 2};
+        e->order.lines[i] =
+            (struct line_view){some(largest ? ID_SIZE_MAX : 1 + prng_below(&p, ID_SIZE_MAX)), 1 + i,
+                               (int64_t)prng_next(&p) >> 2};
     }
 }
 

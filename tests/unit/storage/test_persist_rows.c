@@ -1,5 +1,5 @@
-/* From events to rows: what is merged, what is not, and the outbox payload to the letter. Whether PostgreSQL
- * understands it is what the integration tests show. */
+/* From events to rows: what is merged, what is not, and the outbox payload to the letter. Whether
+ * PostgreSQL understands it is what the integration tests show. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -7,20 +7,22 @@
 
 #include <cmocka.h>
 
-#include "base/check.h"
 #include "base/bytes.h"
+#include "base/check.h"
 #include "storage/persister.h"
 #include "storage/persister_json.h"
 #include "storage/persister_rows.h"
 
-static const uint8_t cluster[16] = {0x9a, 1, 2, 3, 0xff, 5, 0x67, 0x89, 8, 9, 10, 11, 12, 13, 14, 15};
+static const uint8_t cluster[16] = {0x9a, 1, 2,  3,  0xff, 5,  0x67, 0x89,
+                                    8,    9, 10, 11, 12,   13, 14,   15};
 
 static uint64_t memory[64][PERSISTER_EVENT_SIZE_MAX / 8];
 static const struct persister_event *events[64];
 static size_t count;
 
 /* Adds an event of order (or eligibility of user) `id`. */
-static struct event_view add(enum event_kind kind, uint64_t id, enum order_status status, uint64_t version)
+static struct event_view add(enum event_kind kind, uint64_t id, enum order_status status,
+                             uint64_t version)
 {
     static char users[64][8];
     struct event_view v = {
@@ -37,12 +39,18 @@ static struct event_view add(enum event_kind kind, uint64_t id, enum order_statu
     users[count][1] = (char)('0' + id);
     v.user = str_from(users[count]);
     if (kind != EVENT_ELIGIBILITY_GRANTED && kind != EVENT_ELIGIBILITY_REVOKED) {
-        v.order = (struct order_view){.id = id << 22, .amount = 1990, .currency = "EUR", .created_ms = 1000,
-                                      .pay_by_ms = 901000, .created_index = 7, .lines_count = 2};
+        v.order = (struct order_view){.id = id << 22,
+                                      .amount = 1990,
+                                      .currency = "EUR",
+                                      .created_ms = 1000,
+                                      .pay_by_ms = 901000,
+                                      .created_index = 7,
+                                      .lines_count = 2};
         v.order.lines[0] = (struct line_view){STR_LITERAL("red"), 1, 990};
         v.order.lines[1] = (struct line_view){STR_LITERAL("blue"), 2, 500};
     }
-    if (kind == EVENT_ORDER_PAID || kind == EVENT_ORDER_REFUND_DUE || kind == EVENT_PAYMENT_REJECTED) {
+    if (kind == EVENT_ORDER_PAID || kind == EVENT_ORDER_REFUND_DUE ||
+        kind == EVENT_PAYMENT_REJECTED) {
         v.payment = STR_LITERAL("evt.1");
         v.amount = 1991;
         memcpy(v.currency, "USD", 4);
@@ -58,7 +66,8 @@ static void keep(const struct event_view *v)
     count++;
 }
 
-static void add_simple(enum event_kind kind, uint64_t id, enum order_status status, uint64_t version)
+static void add_simple(enum event_kind kind, uint64_t id, enum order_status status,
+                       uint64_t version)
 {
     struct event_view v = add(kind, id, status, version);
     keep(&v);
@@ -88,7 +97,8 @@ static int copy_next(struct copy *c, struct str *fields)
     }
     for (int i = 0; i < n; i++) {
         uint32_t len = __builtin_bswap32(reader_u32(&c->r));
-        fields[i] = len == UINT32_MAX ? (struct str){NULL, 0} : (struct str){reader_bytes(&c->r, len), len};
+        fields[i] =
+            len == UINT32_MAX ? (struct str){NULL, 0} : (struct str){reader_bytes(&c->r, len), len};
     }
     assert_false(c->r.failed);
     return n;
@@ -107,16 +117,18 @@ static void test_merging(void **unused)
 {
     (void)unused;
     count = 0;
-    add_simple(EVENT_ORDER_PLACED, 1, ORDER_PENDING_PAYMENT, 1);   /* placed, paid, refunded: one row */
-    add_simple(EVENT_ORDER_PLACED, 2, ORDER_PENDING_PAYMENT, 1);   /* only placed */
+    add_simple(EVENT_ORDER_PLACED, 1, ORDER_PENDING_PAYMENT,
+               1); /* placed, paid, refunded: one row */
+    add_simple(EVENT_ORDER_PLACED, 2, ORDER_PENDING_PAYMENT, 1); /* only placed */
     add_simple(EVENT_ORDER_PAID, 1, ORDER_PAID, 2);
-    add_simple(EVENT_ORDER_EXPIRED, 3, ORDER_EXPIRED, 2);          /* of an earlier batch: two changes, one */
+    add_simple(EVENT_ORDER_EXPIRED, 3, ORDER_EXPIRED,
+               2); /* of an earlier batch: two changes, one */
     struct event_view refund = add(EVENT_ORDER_REFUNDED, 1, ORDER_REFUNDED, 3);
     refund.restocked = true;
     refund.reason = STR_LITERAL("damaged");
     keep(&refund);
     add_simple(EVENT_ORDER_REFUND_DUE, 3, ORDER_REFUND_DUE, 3);
-    add_simple(EVENT_PAYMENT_REJECTED, 4, ORDER_CANCELLED, 2);     /* changes no order */
+    add_simple(EVENT_PAYMENT_REJECTED, 4, ORDER_CANCELLED, 2); /* changes no order */
     add_simple(EVENT_ELIGIBILITY_GRANTED, 5, ORDER_NONE, 0);
     add_simple(EVENT_ELIGIBILITY_REVOKED, 5, ORDER_NONE, 0);
     add_simple(EVENT_ELIGIBILITY_GRANTED, 6, ORDER_NONE, 0);
@@ -173,7 +185,8 @@ static void test_merging(void **unused)
     persister_rows_close(&rows);
 }
 
-/* As many different orders and eligibilities as a batch holds: the merge tables are at their fullest. */
+/* As many different orders and eligibilities as a batch holds: the merge tables are at their
+ * fullest. */
 static void test_largest_batch(void **unused)
 {
     (void)unused;
@@ -217,46 +230,53 @@ static void test_payload(void **unused)
     (void)unused;
     count = 0;
     struct event_view v = add(EVENT_ORDER_PLACED, 1, ORDER_PENDING_PAYMENT, 1);
-    expect_payload(&v, "order.placed",
-                   "{\"order\":\"0000000040000\",\"status\":\"pending_payment\",\"version\":1,\"lines\":["
-                   "{\"sku\":\"red\",\"quantity\":1,\"unit_price\":990},"
-                   "{\"sku\":\"blue\",\"quantity\":2,\"unit_price\":500}],\"amount\":1990,\"currency\":\"EUR\","
-                   "\"pay_by\":\"1970-01-01T00:15:01.000Z\",\"sale\":\"spring\",\"user\":\"u1\","
-                   "\"occurred_at\":\"2026-11-22T15:00:00.123Z\",\"log_index\":100,\"sequence\":1}");
+    expect_payload(
+        &v, "order.placed",
+        "{\"order\":\"0000000040000\",\"status\":\"pending_payment\",\"version\":1,\"lines\":["
+        "{\"sku\":\"red\",\"quantity\":1,\"unit_price\":990},"
+        "{\"sku\":\"blue\",\"quantity\":2,\"unit_price\":500}],\"amount\":1990,\"currency\":"
+        "\"EUR\","
+        "\"pay_by\":\"1970-01-01T00:15:01.000Z\",\"sale\":\"spring\",\"user\":\"u1\","
+        "\"occurred_at\":\"2026-11-22T15:00:00.123Z\",\"log_index\":100,\"sequence\":1}");
     count = 0;
     v = add(EVENT_PAYMENT_REJECTED, 1, ORDER_CANCELLED, 2);
     v.order.lines_count = 1;
     v.reason = STR_LITERAL("ORDER_NOT_PAYABLE");
     v.amount = -5;
-    expect_payload(&v, "payment.rejected",
-                   "{\"order\":\"0000000040000\",\"status\":\"cancelled\",\"version\":2,\"lines\":["
-                   "{\"sku\":\"red\",\"quantity\":1,\"unit_price\":990}],\"amount\":1990,\"currency\":\"EUR\","
-                   "\"pay_by\":\"1970-01-01T00:15:01.000Z\",\"payment\":\"evt.1\",\"paid_amount\":-5,"
-                   "\"paid_currency\":\"USD\",\"reason\":\"ORDER_NOT_PAYABLE\",\"sale\":\"spring\","
-                   "\"user\":\"u1\",\"occurred_at\":\"2026-11-22T15:00:00.123Z\",\"log_index\":100,"
-                   "\"sequence\":1}");
+    expect_payload(
+        &v, "payment.rejected",
+        "{\"order\":\"0000000040000\",\"status\":\"cancelled\",\"version\":2,\"lines\":["
+        "{\"sku\":\"red\",\"quantity\":1,\"unit_price\":990}],\"amount\":1990,\"currency\":\"EUR\","
+        "\"pay_by\":\"1970-01-01T00:15:01.000Z\",\"payment\":\"evt.1\",\"paid_amount\":-5,"
+        "\"paid_currency\":\"USD\",\"reason\":\"ORDER_NOT_PAYABLE\",\"sale\":\"spring\","
+        "\"user\":\"u1\",\"occurred_at\":\"2026-11-22T15:00:00.123Z\",\"log_index\":100,"
+        "\"sequence\":1}");
     count = 0;
     v = add(EVENT_ELIGIBILITY_REVOKED, 2, ORDER_NONE, 0);
-    expect_payload(&v, "eligibility.revoked",
-                   "{\"sale\":\"spring\",\"user\":\"u2\",\"granted\":false,"
-                   "\"occurred_at\":\"2026-11-22T15:00:00.123Z\",\"log_index\":100,\"sequence\":1}");
-    /* Escapes: quote, backslash, control characters; NUL, which jsonb cannot hold; UTF-8 as it is. */
+    expect_payload(
+        &v, "eligibility.revoked",
+        "{\"sale\":\"spring\",\"user\":\"u2\",\"granted\":false,"
+        "\"occurred_at\":\"2026-11-22T15:00:00.123Z\",\"log_index\":100,\"sequence\":1}");
+    /* Escapes: quote, backslash, control characters; NUL, which jsonb cannot hold; UTF-8 as it is.
+     */
     count = 0;
     v = add(EVENT_ORDER_REFUNDED, 1, ORDER_REFUNDED, 3);
     v.order.lines_count = 0;
     v.reason = (struct str){"a\"b\\c\nd\x1f\0\xC3\xA9", 11};
-    expect_payload(&v, "order.refunded",
-                   "{\"order\":\"0000000040000\",\"status\":\"refunded\",\"version\":3,\"lines\":[],"
-                   "\"amount\":1990,\"currency\":\"EUR\",\"pay_by\":\"1970-01-01T00:15:01.000Z\","
-                   "\"restocked\":false,\"reason\":\"a\\\"b\\\\c\\u000ad\\u001f\\ufffd\xC3\xA9\","
-                   "\"sale\":\"spring\",\"user\":\"u1\",\"occurred_at\":\"2026-11-22T15:00:00.123Z\","
-                   "\"log_index\":100,\"sequence\":1}");
+    expect_payload(
+        &v, "order.refunded",
+        "{\"order\":\"0000000040000\",\"status\":\"refunded\",\"version\":3,\"lines\":[],"
+        "\"amount\":1990,\"currency\":\"EUR\",\"pay_by\":\"1970-01-01T00:15:01.000Z\","
+        "\"restocked\":false,\"reason\":\"a\\\"b\\\\c\\u000ad\\u001f\\ufffd\xC3\xA9\","
+        "\"sale\":\"spring\",\"user\":\"u1\",\"occurred_at\":\"2026-11-22T15:00:00.123Z\","
+        "\"log_index\":100,\"sequence\":1}");
 }
 
 static void test_event_id(void **unused)
 {
     (void)unused;
-    static const uint8_t expected[16] = {0x9a, 1, 2, 3, 0xff, 5, 0x86, 0x78, 0x80, 0, 0, 0, 0, 0, 0x01, 0x02};
+    static const uint8_t expected[16] = {0x9a, 1, 2, 3, 0xff, 5, 0x86, 0x78,
+                                         0x80, 0, 0, 0, 0,    0, 0x01, 0x02};
     uint8_t id[16];
     persister_event_id(cluster, 0x102, id);
     assert_memory_equal(id, expected, 16);
