@@ -75,6 +75,7 @@ struct exchange {
     exchange_reply_cb on_reply;
     exchange_response_cb on_response;
     void (*on_absent)(struct exchange *x); /* a read found nothing; NULL: answered with 404 */
+    bool wants_index;                      /* a read that waits for min_index */
     const char *missing;                   /* what to call it then; NULL: nothing */
     uint64_t wake_ms;
     void (*on_wake)(struct exchange *x);
