@@ -103,6 +103,8 @@ void exchange_pool_close(struct gateway *g);
 /* Calls back after delay_ms, not before the loop's next iteration. One at a time. */
 void exchange_sleep(struct exchange *x, uint64_t delay_ms, void (*wake)(struct exchange *x));
 void exchange_sleep_cancel(struct exchange *x);
+/* At the end: whoever still sleeps is never answered. */
+void exchange_sleepers_close(struct gateway *g);
 
 /* The decoded value of a query parameter; ptr NULL when it was not given. */
 struct str exchange_query(const struct exchange *x, const char *name);

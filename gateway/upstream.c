@@ -14,7 +14,8 @@
 #include "gateway/order_requests.h"
 #include "gateway/response.h"
 
-#define AGAIN_MS 20 /* between two attempts of a command idempotent by nature */
+#define AGAIN_MS    20  /* between two attempts of a command idempotent by nature */
+#define ELECTION_MS 250 /* a new leader is usually there by then */
 
 static bool is_idempotent_by_nature(enum command_kind kind)
 {
@@ -32,7 +33,8 @@ static void answer_outcome(struct exchange *x, enum client_outcome outcome, uint
                            retry_after_ms);
         return;
     case CLIENT_NO_LEADER:
-        problem_send_retry(x, PROBLEM_NO_LEADER, "Nothing happened. Try again with the same key.", 1000);
+        problem_send_retry(x, PROBLEM_NO_LEADER, "Nothing happened. Try again with the same key.",
+                           ELECTION_MS);
         return;
     case CLIENT_CLOSED:
         problem_send_retry(x, PROBLEM_SHUTTING_DOWN, "Nothing happened. Try again elsewhere.", 1000);
@@ -191,7 +193,7 @@ static void answer_status(struct exchange *x, const Holdfast__Response *r)
     case HOLDFAST__STATUS__STATUS_BUSY:
     case HOLDFAST__STATUS__STATUS_OUTCOME_UNKNOWN:
     case HOLDFAST__STATUS__STATUS_REFUSED:
-        problem_send_retry(x, PROBLEM_NO_LEADER, "No node could answer now. Try again.", 1000);
+        problem_send_retry(x, PROBLEM_NO_LEADER, "No node could answer now. Try again.", ELECTION_MS);
         return;
     case HOLDFAST__STATUS__STATUS_UNSUPPORTED:
     case HOLDFAST__STATUS__STATUS_OK:

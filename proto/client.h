@@ -185,6 +185,8 @@ enum client_outcome client_sync_submit(struct client_sync *s, const struct comma
 enum client_outcome client_sync_call(struct client_sync *s, const Holdfast__Request *request,
                                      uint64_t target, uint64_t timeout_ms,
                                      Holdfast__Response **response);
+/* For those who mix both: the client inside, and its loop, to be run by the caller. */
 struct client *client_sync_client(struct client_sync *s);
+uv_loop_t *client_sync_loop(struct client_sync *s);
 
 #endif

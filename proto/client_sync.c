@@ -62,6 +62,11 @@ struct client *client_sync_client(struct client_sync *s)
     return s->client;
 }
 
+uv_loop_t *client_sync_loop(struct client_sync *s)
+{
+    return &s->loop;
+}
+
 static void submit_cb(struct client_submit *req, enum client_outcome outcome,
                       const struct reply *reply)
 {

@@ -112,7 +112,7 @@ static void check_eligibilities(struct audit *a, const struct audit_engine *e, P
 {
     PGresult *rows = audit_query(a, c, "eligibilities",
                                  "SELECT sale_id || ' ' || user_id AS name FROM holdfast.eligibilities"
-                                 " WHERE granted ORDER BY name COLLATE \"C\"");
+                                 " WHERE granted ORDER BY (sale_id || ' ' || user_id) COLLATE \"C\"");
     if (rows == NULL) {
         return;
     }
