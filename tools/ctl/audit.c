@@ -23,8 +23,9 @@ void audit_verdict(struct audit *a, const char *check, const char *subject, enum
     va_end(arguments);
     a->green = a->green && result != AUDIT_WRONG;
     json_t *ok = result == AUDIT_OPEN ? json_null() : json_boolean(result == AUDIT_GOOD);
-    json_array_append_new(a->verdicts, json_pack("{s:s, s:s, s:o, s:s}", "check", check, "subject",
-                                                 subject, "ok", ok, "detail", detail));
+    json_array_append_new(a->verdicts, json_pack("{s:s, s:s, s:o, s:o}", "check", check, "subject",
+                                                 subject, "ok", ok, "detail",
+                                                 ctl_json_text(detail)));
 }
 
 static void check_digests(struct audit *a, const struct digest_report *report)

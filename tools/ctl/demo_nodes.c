@@ -26,6 +26,7 @@ static enum ctl_exit find_binary(struct demo *d, const char *name, const char *b
 {
     char self[DEMO_PATH_SIZE];
     const char *given = ctl_text(&d->ctl->arguments, "bin");
+    given = given != NULL ? given : json_string_value(json_object_get(d->state, "bin"));
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n > 0 ? n : 0] = '\0';
     const char *folder = dirname(self);
