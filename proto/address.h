@@ -1,5 +1,5 @@
-/* Addresses as text: "127.0.0.1:7001", "[::1]:7001", "localhost:7001". Numeric only (no look-ups, which
- * would block or fail long after a typing error); "localhost" means 127.0.0.1. */
+/* Addresses as text: "127.0.0.1:7001", "[::1]:7001", "localhost:7001". Numeric only (no look-ups,
+ * which would block or fail long after a typing error); "localhost" means 127.0.0.1. */
 #ifndef PROTO_ADDRESS_H
 #define PROTO_ADDRESS_H
 

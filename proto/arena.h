@@ -1,8 +1,8 @@
 /* arena: memory for unpacking protobuf messages that live as long as one callback.
  *
- * A bump allocator behind protobuf-c's allocator interface: the first ARENA_SIZE bytes come from one
- * buffer that is reused, what does not fit comes from malloc and goes at reset. Freeing single pieces
- * does nothing. One thread. */
+ * A bump allocator behind protobuf-c's allocator interface: the first ARENA_SIZE bytes come from
+ * one buffer that is reused, what does not fit comes from malloc and goes at reset. Freeing single
+ * pieces does nothing. One thread. */
 #ifndef PROTO_ARENA_H
 #define PROTO_ARENA_H
 

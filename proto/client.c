@@ -1,7 +1,8 @@
 /* Nodes, links, and who leads.
  *
- * A node's link is IDLE (link NULL) → connecting (link, not open) → open → IDLE. The tick reconnects and
- * polls; every answer to a poll says who leads in which term, and the highest term is believed. */
+ * A node's link is IDLE (link NULL) → connecting (link, not open) → open → IDLE. The tick
+ * reconnects and polls; every answer to a poll says who leads in which term, and the highest term
+ * is believed. */
 #include "proto/client.h"
 
 #include <stdlib.h>
@@ -300,8 +301,8 @@ static void flush(struct client *c)
     }
 }
 
-/* What was queued outside the polling phase (timers, before the loop runs) leaves in this iteration too.
- * Not a prepare handle: a link's output leaves in one of its own, which must come after. */
+/* What was queued outside the polling phase (timers, before the loop runs) leaves in this iteration
+ * too. Not a prepare handle: a link's output leaves in one of its own, which must come after. */
 static void idle_cb(uv_idle_t *idle)
 {
     uv_idle_stop(idle);
@@ -406,7 +407,8 @@ void client_destroy(struct client *c, void (*done)(void *ctx), void *ctx)
     uv_close((uv_handle_t *)&c->check, handle_closed_cb);
 }
 
-void client_watch_leader(struct client *c, void (*changed)(void *ctx, uint64_t leader_id), void *ctx)
+void client_watch_leader(struct client *c, void (*changed)(void *ctx, uint64_t leader_id),
+                         void *ctx)
 {
     c->changed = changed;
     c->changed_ctx = ctx;

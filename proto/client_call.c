@@ -1,7 +1,7 @@
 /* Calls: reads, status and administration. Each is a frame of its own, found again by its slot.
  *
- * id of a request = generation (32 bits), slot (28 bits), ID_CALL (2 bits): an answer to a call that was
- * cancelled or sent again has another generation and is dropped. */
+ * id of a request = generation (32 bits), slot (28 bits), ID_CALL (2 bits): an answer to a call
+ * that was cancelled or sent again has another generation and is dropped. */
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -137,8 +137,8 @@ static void retry(struct client *c, struct client_call *req, uint32_t wait_ms)
     c->calls_wait = true;
 }
 
-void client_call_response(struct client *c, struct client_node *node, uint64_t id,
-                          const void *data, size_t size)
+void client_call_response(struct client *c, struct client_node *node, uint64_t id, const void *data,
+                          size_t size)
 {
     uint64_t slot = id >> 2 & ((1u << SLOT_BITS) - 1);
     struct client_call *req = slot < CLIENT_CALLS_MAX ? c->slots[slot] : NULL;
@@ -152,9 +152,10 @@ void client_call_response(struct client *c, struct client_node *node, uint64_t i
         retry(c, req, CLIENT_BUSY_RETRY_MAX_MS);
     } else if (response->status == HOLDFAST__STATUS__STATUS_BUSY) {
         uint32_t wait_ms = response->retry_after_ms;
-        retry(c, req, wait_ms < CLIENT_BUSY_RETRY_MIN_MS   ? CLIENT_BUSY_RETRY_MIN_MS
-                      : wait_ms > CLIENT_BUSY_RETRY_MAX_MS ? CLIENT_BUSY_RETRY_MAX_MS
-                                                           : wait_ms);
+        retry(c, req,
+              wait_ms < CLIENT_BUSY_RETRY_MIN_MS   ? CLIENT_BUSY_RETRY_MIN_MS
+              : wait_ms > CLIENT_BUSY_RETRY_MAX_MS ? CLIENT_BUSY_RETRY_MAX_MS
+                                                   : wait_ms);
     } else if (response->status == HOLDFAST__STATUS__STATUS_NOT_LEADER &&
                req->target == CLIENT_TARGET_LEADER) {
         client_not_leader(c, node, response->leader_id);
@@ -207,7 +208,8 @@ void client_call_tick(struct client *c, uint64_t now_ms)
             expired++;
         }
     }
-    /* Each callback may call and cancel: what it puts in front hides the rest until the next tick. */
+    /* Each callback may call and cancel: what it puts in front hides the rest until the next tick.
+     */
     while (expired-- > 0 && c->calls != NULL && c->calls->deadline_ms <= now_ms) {
         struct client_call *req = c->calls;
         finish(c, req, req->maybe || req->node != NULL ? CLIENT_UNKNOWN : CLIENT_NO_LEADER, NULL);

@@ -1,5 +1,5 @@
-/* Inside of the client: client.c (nodes, links, who leads), client_submit.c (commands), client_call.c
- * (everything else). Nobody else includes this. */
+/* Inside of the client: client.c (nodes, links, who leads), client_submit.c (commands),
+ * client_call.c (everything else). Nobody else includes this. */
 #ifndef PROTO_CLIENT_INTERNAL_H
 #define PROTO_CLIENT_INTERNAL_H
 
@@ -7,16 +7,16 @@
 #include "proto/arena.h"
 #include "proto/client.h"
 
-#define CLIENT_TICK_MS              CLIENT_POLL_FAST_MS
-#define CLIENT_QUEUE_COMMANDS       65536 /* default of queue_commands_max */
-#define CLIENT_WINDOW_FRAMES        16    /* default of window_frames */
-#define CLIENT_WINDOW_FRAMES_MAX    256
-#define CLIENT_FRAME_BYTES_MAX      (256u << 10) /* of one request that is sent */
-#define CLIENT_OUTPUT_SIZE_MAX      (32u << 20)  /* queued on one link */
-#define CLIENT_IDLE_TIMEOUT_MS      10000
-#define CLIENT_RECONNECT_MS         250 /* between attempts while a leader is known */
-#define CLIENT_BUSY_RETRY_MIN_MS    5
-#define CLIENT_BUSY_RETRY_MAX_MS    1000
+#define CLIENT_TICK_MS           CLIENT_POLL_FAST_MS
+#define CLIENT_QUEUE_COMMANDS    65536 /* default of queue_commands_max */
+#define CLIENT_WINDOW_FRAMES     16    /* default of window_frames */
+#define CLIENT_WINDOW_FRAMES_MAX 256
+#define CLIENT_FRAME_BYTES_MAX   (256u << 10) /* of one request that is sent */
+#define CLIENT_OUTPUT_SIZE_MAX   (32u << 20)  /* queued on one link */
+#define CLIENT_IDLE_TIMEOUT_MS   10000
+#define CLIENT_RECONNECT_MS      250 /* between attempts while a leader is known */
+#define CLIENT_BUSY_RETRY_MIN_MS 5
+#define CLIENT_BUSY_RETRY_MAX_MS 1000
 
 /* The lowest two bits of a request's id say who waits for its response. */
 enum { ID_FRAME = 0, ID_CALL = 1, ID_POLL = 2, ID_KIND_MASK = 3 };
@@ -35,8 +35,8 @@ struct client_node {
     int64_t time_ms;
 };
 
-/* One Submit frame on its way. Stays until it is answered, its link is gone, or it is given up because
- * another node leads. A request that met its deadline leaves its place empty. */
+/* One Submit frame on its way. Stays until it is answered, its link is gone, or it is given up
+ * because another node leads. A request that met its deadline leaves its place empty. */
 struct client_frame {
     uint64_t id;
     struct client_node *node;
@@ -117,8 +117,8 @@ bool client_submit_suspects(const struct client *c, uint64_t now_ms);
 /* client_call.c */
 void client_call_flush(struct client *c);
 void client_call_tick(struct client *c, uint64_t now_ms);
-void client_call_response(struct client *c, struct client_node *node, uint64_t id,
-                          const void *data, size_t size);
+void client_call_response(struct client *c, struct client_node *node, uint64_t id, const void *data,
+                          size_t size);
 void client_call_link_lost(struct client *c, struct client_node *node);
 void client_call_end(struct client *c);
 

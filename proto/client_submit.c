@@ -57,8 +57,8 @@ static void finish(struct client *c, struct client_submit *req, enum client_outc
 /* When about this many commands will have been answered. */
 static uint32_t estimate_wait_ms(const struct client *c, uint64_t commands)
 {
-    double ms = c->drain_per_ms > 0.001 ? (double)commands / c->drain_per_ms
-                                        : CLIENT_BUSY_RETRY_MAX_MS;
+    double ms =
+        c->drain_per_ms > 0.001 ? (double)commands / c->drain_per_ms : CLIENT_BUSY_RETRY_MAX_MS;
     if (ms < CLIENT_BUSY_RETRY_MIN_MS) {
         return CLIENT_BUSY_RETRY_MIN_MS;
     }
@@ -121,7 +121,8 @@ static void frame_release(struct client *c, struct client_frame *f)
     c->spare = f;
 }
 
-/* Takes as many queued commands as one frame holds, from the head. Returns how many, and their size. */
+/* Takes as many queued commands as one frame holds, from the head. Returns how many, and their
+ * size. */
 static uint32_t measure_frame(const struct client *c, size_t *commands_size, uint64_t *deadline_ms)
 {
     uint32_t count = 0;
@@ -352,8 +353,8 @@ void client_submit_link_lost(struct client *c, struct client_node *node)
 static void expire(struct client *c, struct client_submit *req)
 {
     enum client_outcome outcome = req->frame != NULL || req->maybe ? CLIENT_UNKNOWN
-                                  : req->busy                     ? CLIENT_QUEUE_FULL
-                                                                  : CLIENT_NO_LEADER;
+                                  : req->busy                      ? CLIENT_QUEUE_FULL
+                                                                   : CLIENT_NO_LEADER;
     if (req->retry_after_ms == 0) {
         req->retry_after_ms = estimate_wait_ms(c, c->submits / 4);
     }

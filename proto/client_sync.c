@@ -1,4 +1,5 @@
-/* The client for programs without a loop: each call runs a loop of its own until its answer is there. */
+/* The client for programs without a loop: each call runs a loop of its own until its answer is
+ * there. */
 #include <stdlib.h>
 
 #include "base/check.h"
@@ -61,6 +62,11 @@ struct client *client_sync_client(struct client_sync *s)
     return s->client;
 }
 
+uv_loop_t *client_sync_loop(struct client_sync *s)
+{
+    return &s->loop;
+}
+
 static void submit_cb(struct client_submit *req, enum client_outcome outcome,
                       const struct reply *reply)
 {
@@ -114,8 +120,8 @@ enum client_outcome client_sync_call(struct client_sync *s, const Holdfast__Requ
     struct sync_call call = {.response = response};
     *response = NULL;
     uv_update_time(&s->loop);
-    enum client_outcome outcome = client_call(s->client, &call.req, request, target,
-                                              uv_now(&s->loop) + timeout_ms, call_cb);
+    enum client_outcome outcome =
+        client_call(s->client, &call.req, request, target, uv_now(&s->loop) + timeout_ms, call_cb);
     if (outcome != CLIENT_OK) {
         return outcome;
     }

@@ -1,9 +1,9 @@
 /* Life of the store: which generation counts, and cleaning up after a crash.
  *
- * Switch of generations (install): gen-N.tmp filled and synced → renamed to gen-N, directory synced →
- * CURRENT.tmp written and synced → renamed to CURRENT, directory synced (the commit point) → old removed.
- * A crash before the commit point leaves CURRENT naming the old one, which is whole; what else lies there
- * is removed at the next open. */
+ * Switch of generations (install): gen-N.tmp filled and synced → renamed to gen-N, directory synced
+ * → CURRENT.tmp written and synced → renamed to CURRENT, directory synced (the commit point) → old
+ * removed. A crash before the commit point leaves CURRENT naming the old one, which is whole; what
+ * else lies there is removed at the next open. */
 #include "storage/checkpoint.h"
 
 #include <dirent.h>
@@ -74,7 +74,8 @@ static int make_directory(const char *path)
 
 int checkpoint_write_current(struct checkpoint *c, const char *name)
 {
-    char path[CHECKPOINT_PATH_SIZE], temporary[CHECKPOINT_PATH_SIZE], line[CHECKPOINT_NAME_SIZE + 1];
+    char path[CHECKPOINT_PATH_SIZE], temporary[CHECKPOINT_PATH_SIZE],
+        line[CHECKPOINT_NAME_SIZE + 1];
     checkpoint_generation_path(c, CURRENT_NAME, path);
     checkpoint_generation_path(c, CURRENT_NAME ".tmp", temporary);
     int size = snprintf(line, sizeof line, "%s\n", name);
@@ -90,8 +91,8 @@ int checkpoint_write_current(struct checkpoint *c, const char *name)
         return -1;
     }
     if (checkpoint_sync_path(c->path) < 0) {
-        /* Which one counts after a crash is not known, so this process must not say either. The next
-         * start reads CURRENT and goes on with what it finds: both are whole. */
+        /* Which one counts after a crash is not known, so this process must not say either. The
+         * next start reads CURRENT and goes on with what it finds: both are whole. */
         log_error("%s: the switch to %s cannot be made durable: stopping", c->path, name);
         abort();
     }
@@ -120,9 +121,11 @@ static int64_t read_current(const struct checkpoint *c)
         generation = parse_name(line);
     }
     if (generation == 0 || generation > INT64_MAX) {
-        log_error("%s: does not name a generation: it is damaged; if there is exactly one gen-… "
-                  "directory beside it, write its name into it, else empty the data directory and let "
-                  "the node refill from its peers", path);
+        log_error(
+            "%s: does not name a generation: it is damaged; if there is exactly one gen-… "
+            "directory beside it, write its name into it, else empty the data directory and let "
+            "the node refill from its peers",
+            path);
         return -1;
     }
     return (int64_t)generation;
@@ -168,8 +171,8 @@ void checkpoint_remove_others(struct checkpoint *c)
 
 /* ---- open ---- */
 
-/* Without CURRENT only what the very first start may leave is acceptable: a first generation that never
- * held a checkpoint. Returns 0, or -1 after logging. */
+/* Without CURRENT only what the very first start may leave is acceptable: a first generation that
+ * never held a checkpoint. Returns 0, or -1 after logging. */
 static int refuse_orphans(struct checkpoint *c)
 {
     DIR *d = opendir(c->path);
@@ -197,9 +200,10 @@ static int refuse_orphans(struct checkpoint *c)
             checkpoint_env_close(&env);
         }
         if (!empty) {
-            log_error("%s: CURRENT is missing beside %s; write the name of the right generation into it, "
-                      "or empty the data directory and let the node refill from its peers", c->path,
-                      entry->d_name);
+            log_error(
+                "%s: CURRENT is missing beside %s; write the name of the right generation into it, "
+                "or empty the data directory and let the node refill from its peers",
+                c->path, entry->d_name);
             result = -1;
         }
     }
@@ -260,9 +264,10 @@ static int verify_apart(struct checkpoint *c, const char *path, uint64_t generat
         CHECK(errno == EINTR);
     }
     if (WIFSIGNALED(status)) {
-        log_error("%s/data.mdb: reading it ended in signal %d: it is damaged; restore it from a backup, "
-                  "or empty the data directory and let the node refill from its peers", path,
-                  WTERMSIG(status));
+        log_error(
+            "%s/data.mdb: reading it ended in signal %d: it is damaged; restore it from a backup, "
+            "or empty the data directory and let the node refill from its peers",
+            path, WTERMSIG(status));
     }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }

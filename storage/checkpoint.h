@@ -1,22 +1,23 @@
 /* checkpoint: the state machine on disk, in LMDB, taken while it goes on.
  *
- * What it owns: DIR/checkpoint, its writer thread, readers that are pinned for installs. What it refuses:
- * to look inside a block, to know Raft (a position is opaque bytes), to stall the loop.
+ * What it owns: DIR/checkpoint, its writer thread, readers that are pinned for installs. What it
+ * refuses: to look inside a block, to know Raft (a position is opaque bytes), to stall the loop.
  *
  *     DIR/checkpoint/CURRENT          the name of the generation that counts, one line
  *     DIR/checkpoint/gen-00000001/    an LMDB environment: blocks and meta (storage/README.md)
  *     DIR/checkpoint/gen-00000002.tmp one that an install is writing
  *
- * Happy path: checkpoint_begin(meta) → checkpoint_put for each changed block, in slices → checkpoint_end →
- * the thread commits blocks and meta in one transaction, synced → done(ok). What was there before stays
- * readable until that moment and after a crash at any point of it.
+ * Happy path: checkpoint_begin(meta) → checkpoint_put for each changed block, in slices →
+ * checkpoint_end → the thread commits blocks and meta in one transaction, synced → done(ok). What
+ * was there before stays readable until that moment and after a crash at any point of it.
  *
- * Failure modes: no space or an I/O error: done(false), the environment is what it was, try again later.
- * The map is too small: done(false) too, it is larger the next time. Damage: refused when opened or
- * loaded, with the file's name and what to do; never a partial state.
+ * Failure modes: no space or an I/O error: done(false), the environment is what it was, try again
+ * later. The map is too small: done(false) too, it is larger the next time. Damage: refused when
+ * opened or loaded, with the file's name and what to do; never a partial state.
  *
- * Threads: "loop" functions belong to the loop's thread. "Blocking" functions read or write files and
- * belong on a worker thread, or on the loop's before it runs; they may run beside everything else. */
+ * Threads: "loop" functions belong to the loop's thread. "Blocking" functions read or write files
+ * and belong on a worker thread, or on the loop's before it runs; they may run beside everything
+ * else. */
 #ifndef STORAGE_CHECKPOINT_H
 #define STORAGE_CHECKPOINT_H
 
@@ -30,11 +31,13 @@
 
 #define CHECKPOINT_FORMAT_VERSION    1u
 #define CHECKPOINT_POSITION_SIZE_MAX 2048u
-#define CHECKPOINT_QUEUE_SIZE_MAX    (16u << 20) /* handed over and not yet written: see checkpoint_room */
-#define CHECKPOINT_READERS_MAX       8u          /* pinned for installs at once */
-#define CHECKPOINT_CHUNK_SIZE_MAX    (4u << 20)
-#define CHECKPOINT_TICKET_SIZE       32u
-#define CHECKPOINT_MAP_SIZE_DEFAULT  (4ull << 30) /* of addresses, not of disk; doubles by itself */
+#define CHECKPOINT_QUEUE_SIZE_MAX                                                                  \
+    (16u << 20)                        /* handed over and not yet written: see checkpoint_room */
+#define CHECKPOINT_READERS_MAX      8u /* pinned for installs at once */
+#define CHECKPOINT_CHUNK_SIZE_MAX   (4u << 20)
+#define CHECKPOINT_TICKET_SIZE      32u
+#define CHECKPOINT_MAP_SIZE_DEFAULT (4ull << 30) /* of addresses, not of disk; doubles by itself   \
+                                                  */
 
 struct checkpoint_meta {
     uint64_t index, term, digest;
@@ -54,13 +57,13 @@ struct checkpoint_config {
 
 struct checkpoint;
 
-/* Opens or creates, removes what an unfinished install or switch left, and verifies every block in a
- * child process (LMDB itself trusts its pages: damage may end in a signal, there). Blocking; before any
- * thread is started. Returns 0, or -1 after logging what is wrong and what to do. */
+/* Opens or creates, removes what an unfinished install or switch left, and verifies every block in
+ * a child process (LMDB itself trusts its pages: damage may end in a signal, there). Blocking;
+ * before any thread is started. Returns 0, or -1 after logging what is wrong and what to do. */
 int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **c);
 
-/* Loop. A checkpoint under way is given up (its done is not called). No blocking function may be running.
- * done is called when nothing is left. */
+/* Loop. A checkpoint under way is given up (its done is not called). No blocking function may be
+ * running. done is called when nothing is left. */
 void checkpoint_close(struct checkpoint *c, void (*done)(void *ctx), void *ctx);
 
 /* The newest durable one; false: there is none yet. Any thread. */
@@ -82,8 +85,8 @@ typedef void (*checkpoint_done_cb)(void *ctx, bool ok, bool again,
 /* One at a time. meta is copied. */
 void checkpoint_begin(struct checkpoint *c, const struct checkpoint_meta *meta,
                       checkpoint_done_cb done, void *ctx);
-/* Copies the block into the queue (size 0: delete). Always takes it: blocks that an apply pushes cannot
- * wait. What may wait should, while checkpoint_room is small. */
+/* Copies the block into the queue (size 0: delete). Always takes it: blocks that an apply pushes
+ * cannot wait. What may wait should, while checkpoint_room is small. */
 void checkpoint_put(struct checkpoint *c, const struct engine_block *block);
 /* Bytes until the queue holds CHECKPOINT_QUEUE_SIZE_MAX; 0 beyond. */
 size_t checkpoint_room(struct checkpoint *c);
@@ -96,8 +99,8 @@ bool checkpoint_busy(const struct checkpoint *c);
 
 /* ---- reading one for a peer ---- */
 
-/* Pins the newest checkpoint for ttl_ms (again for a reader of the same one) and writes a ticket. Loop.
- * Returns 0, or -1: there is none, or all readers are in use. */
+/* Pins the newest checkpoint for ttl_ms (again for a reader of the same one) and writes a ticket.
+ * Loop. Returns 0, or -1: there is none, or all readers are in use. */
 int checkpoint_pin(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms,
                    uint8_t ticket[static CHECKPOINT_TICKET_SIZE], struct checkpoint_meta *meta);
 /* Unpins what has expired; the loop calls it now and then. Returns how many are pinned. */
@@ -109,13 +112,14 @@ enum checkpoint_chunk_result {
     CHECKPOINT_CHUNK_DAMAGED, /* logged; ask another node */
 };
 struct checkpoint_chunk {
-    struct text records; /* count × (u32 table, u32 number, u32 size, bytes); the caller closes it */
+    struct text
+        records; /* count × (u32 table, u32 number, u32 size, bytes); the caller closes it */
     uint32_t crc32c;
     uint8_t next[8];
     size_t next_size; /* 0: that was the last one */
 };
-/* Appends records after the key `from` (from_size 0: from the start, where the first record is the meta),
- * until size_max (clamped to CHECKPOINT_CHUNK_SIZE_MAX). Blocking, any thread. */
+/* Appends records after the key `from` (from_size 0: from the start, where the first record is the
+ * meta), until size_max (clamped to CHECKPOINT_CHUNK_SIZE_MAX). Blocking, any thread. */
 enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const void *ticket,
                                                    size_t ticket_size, const void *from,
                                                    size_t from_size, uint32_t size_max,
@@ -123,10 +127,11 @@ enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const v
 
 /* ---- writing one that a peer gave ---- */
 
-/* Begins a temporary generation (an older unfinished one is removed), put fills it in the order read,
- * verify checks that it is whole and gives every block to put, commit makes it the current one: that is
- * the commit point, synced. All blocking, one thread at a time; no checkpoint may be under way from
- * commit's call to its return. Each returns 0, or -1 after logging; then call abort. */
+/* Begins a temporary generation (an older unfinished one is removed), put fills it in the order
+ * read, verify checks that it is whole and gives every block to put, commit makes it the current
+ * one: that is the commit point, synced. All blocking, one thread at a time; no checkpoint may be
+ * under way from commit's call to its return. Each returns 0, or -1 after logging; then call abort.
+ */
 struct checkpoint_install;
 int checkpoint_install_begin(struct checkpoint *c, struct checkpoint_install **i);
 int checkpoint_install_put(struct checkpoint_install *i, const void *records, size_t size,

@@ -1,5 +1,5 @@
-/* One LMDB environment: blocks by integer key (table << 32 | number), each with its CRC in front, and one
- * meta record, all changed in single transactions. */
+/* One LMDB environment: blocks by integer key (table << 32 | number), each with its CRC in front,
+ * and one meta record, all changed in single transactions. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,7 +34,8 @@ int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t gen
         map_size = (uint64_t)st.st_size * 4;
     } else if (!create && stat(file, &st) < 0) {
         log_error("%s: %s; restore it from a backup, or empty the data directory and let the node "
-                  "refill from its peers", file, strerror(errno));
+                  "refill from its peers",
+                  file, strerror(errno));
         return -1;
     }
     *e = (struct checkpoint_env){.generation = generation};
@@ -68,15 +69,17 @@ int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t gen
             mdb_txn_abort(txn);
         }
         log_error("%s: %s; it is damaged or not readable: restore it from a backup, or empty the "
-                  "data directory and let the node refill from its peers", file, mdb_strerror(rv));
+                  "data directory and let the node refill from its peers",
+                  file, mdb_strerror(rv));
         checkpoint_env_close(e);
         return -1;
     }
     /* A file that was cut would end in SIGBUS when its tail is read. */
     if (!create && (stat(file, &st) < 0 || (uint64_t)st.st_size < checkpoint_env_used(e))) {
-        log_error("%s: is %llu bytes, should be at least %llu: it was cut; restore it from a backup, "
-                  "or empty the data directory and let the node refill from its peers", file,
-                  (unsigned long long)st.st_size, (unsigned long long)checkpoint_env_used(e));
+        log_error(
+            "%s: is %llu bytes, should be at least %llu: it was cut; restore it from a backup, "
+            "or empty the data directory and let the node refill from its peers",
+            file, (unsigned long long)st.st_size, (unsigned long long)checkpoint_env_used(e));
         checkpoint_env_close(e);
         return -1;
     }
@@ -142,8 +145,9 @@ int checkpoint_meta_decode(struct checkpoint_meta *m, const void *data, size_t s
     m->blocks_count = reader_u64(&r);
     m->written_wall_ms = (int64_t)reader_u64(&r);
     m->position_size = reader_u32(&r);
-    const void *position =
-        m->position_size <= CHECKPOINT_POSITION_SIZE_MAX ? reader_bytes(&r, m->position_size) : NULL;
+    const void *position = m->position_size <= CHECKPOINT_POSITION_SIZE_MAX
+                               ? reader_bytes(&r, m->position_size)
+                               : NULL;
     if (position == NULL) {
         return -1;
     }
@@ -231,25 +235,27 @@ static int walk_blocks(struct checkpoint_env *e, MDB_txn *txn, const char *path,
     while (rv == 0) {
         struct engine_block block;
         if (checkpoint_env_check_value(&key, &value, &block) < 0) {
-            log_error("%s: block after %llx does not match its checksum: it is damaged; restore it from "
-                      "a backup, or empty the data directory and let the node refill from its peers",
-                      path, (unsigned long long)last);
+            log_error(
+                "%s: block after %llx does not match its checksum: it is damaged; restore it from "
+                "a backup, or empty the data directory and let the node refill from its peers",
+                path, (unsigned long long)last);
             result = -1;
             break;
         }
         uint64_t number = checkpoint_key(block.table, block.number);
         if (*count > 0 && number <= last) { /* also ends a walk in a circle */
-            log_error("%s: blocks out of order after %llx: it is damaged; restore it from a backup, or "
-                      "empty the data directory and let the node refill from its peers", path,
-                      (unsigned long long)last);
+            log_error(
+                "%s: blocks out of order after %llx: it is damaged; restore it from a backup, or "
+                "empty the data directory and let the node refill from its peers",
+                path, (unsigned long long)last);
             result = -1;
             break;
         }
         last = number;
         (*count)++;
         if (put != NULL && put(ctx, &block) < 0) {
-            log_error("%s: block %llx is not understood: written by another version, or damaged", path,
-                      (unsigned long long)number);
+            log_error("%s: block %llx is not understood: written by another version, or damaged",
+                      path, (unsigned long long)number);
             result = -1;
             break;
         }
@@ -263,8 +269,8 @@ static int walk_blocks(struct checkpoint_env *e, MDB_txn *txn, const char *path,
     return result;
 }
 
-int checkpoint_env_walk(struct checkpoint_env *e, const char *path, checkpoint_block_cb put, void *ctx,
-                        struct checkpoint_meta *meta)
+int checkpoint_env_walk(struct checkpoint_env *e, const char *path, checkpoint_block_cb put,
+                        void *ctx, struct checkpoint_meta *meta)
 {
     MDB_txn *txn;
     uint64_t count;
@@ -275,15 +281,18 @@ int checkpoint_env_walk(struct checkpoint_env *e, const char *path, checkpoint_b
     }
     int result = checkpoint_env_read_meta(e, txn, meta);
     if (result != 0) {
-        log_error("%s: its meta record is %s; restore it from a backup, or empty the data directory and "
-                  "let the node refill from its peers", path, result > 0 ? "missing" : "damaged");
+        log_error(
+            "%s: its meta record is %s; restore it from a backup, or empty the data directory and "
+            "let the node refill from its peers",
+            path, result > 0 ? "missing" : "damaged");
         result = -1;
     } else {
         result = walk_blocks(e, txn, path, put, ctx, &count);
         if (result == 0 && count != meta->blocks_count) {
-            log_error("%s: has %llu blocks, should have %llu: it is damaged; restore it from a backup, "
-                      "or empty the data directory and let the node refill from its peers", path,
-                      (unsigned long long)count, (unsigned long long)meta->blocks_count);
+            log_error(
+                "%s: has %llu blocks, should have %llu: it is damaged; restore it from a backup, "
+                "or empty the data directory and let the node refill from its peers",
+                path, (unsigned long long)count, (unsigned long long)meta->blocks_count);
             result = -1;
         }
     }

@@ -1,5 +1,6 @@
-/* A checkpoint that a peer gives: filled into a temporary generation, verified, then made the current one
- * (the order of steps is told in checkpoint.c). Until commit returns, the old one is untouched. */
+/* A checkpoint that a peer gives: filled into a temporary generation, verified, then made the
+ * current one (the order of steps is told in checkpoint.c). Until commit returns, the old one is
+ * untouched. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +40,8 @@ int checkpoint_install_begin(struct checkpoint *c, struct checkpoint_install **o
         return -1;
     }
     /* Not synced at each chunk: once, before it counts. */
-    if (checkpoint_env_open(&i->env, i->temporary, i->generation, c->map_size, true, MDB_NOSYNC) < 0) {
+    if (checkpoint_env_open(&i->env, i->temporary, i->generation, c->map_size, true, MDB_NOSYNC) <
+        0) {
         checkpoint_install_abort(i);
         return -1;
     }
@@ -50,7 +52,8 @@ int checkpoint_install_begin(struct checkpoint *c, struct checkpoint_install **o
 static int put_record(struct checkpoint_install *i, MDB_txn *txn, const struct engine_block *block)
 {
     if (block->table == CHECKPOINT_META_TABLE) {
-        if (i->any || i->has_meta || checkpoint_meta_decode(&i->meta, block->data, block->size) < 0) {
+        if (i->any || i->has_meta ||
+            checkpoint_meta_decode(&i->meta, block->data, block->size) < 0) {
             return -1;
         }
         i->has_meta = true;
@@ -84,7 +87,8 @@ static int put_records(struct checkpoint_install *i, MDB_txn *txn, const void *r
     return 0;
 }
 
-int checkpoint_install_put(struct checkpoint_install *i, const void *records, size_t size, uint32_t crc)
+int checkpoint_install_put(struct checkpoint_install *i, const void *records, size_t size,
+                           uint32_t crc)
 {
     if (crc32c(0, records, size) != crc) {
         log_warn("install: a chunk does not match its checksum");
@@ -127,7 +131,8 @@ static int finish(struct checkpoint_install *i)
         if (rv == 0 && meta.blocks_count != i->meta.blocks_count) {
             mdb_txn_abort(txn);
             log_warn("install: %llu blocks came, %llu were promised",
-                     (unsigned long long)meta.blocks_count, (unsigned long long)i->meta.blocks_count);
+                     (unsigned long long)meta.blocks_count,
+                     (unsigned long long)i->meta.blocks_count);
             return -1;
         }
         if (rv == 0) {
@@ -191,6 +196,7 @@ int checkpoint_install_commit(struct checkpoint_install *i)
     c->env = env;
     c->meta = i->meta;
     c->has_meta = true;
+    c->sequence++;
     pthread_mutex_unlock(&c->lock);
     checkpoint_remove_others(c);
     free(i);

@@ -1,6 +1,6 @@
-/* Inside of checkpoint: checkpoint.c (life, generations, CURRENT), checkpoint_env.c (one LMDB environment,
- * meta, walking), checkpoint_writer.c (thread and queue), checkpoint_reader.c (pins and chunks),
- * checkpoint_install.c. Nobody else includes this. */
+/* Inside of checkpoint: checkpoint.c (life, generations, CURRENT), checkpoint_env.c (one LMDB
+ * environment, meta, walking), checkpoint_writer.c (thread and queue), checkpoint_reader.c (pins
+ * and chunks), checkpoint_install.c. Nobody else includes this. */
 #ifndef STORAGE_CHECKPOINT_INTERNAL_H
 #define STORAGE_CHECKPOINT_INTERNAL_H
 
@@ -9,12 +9,12 @@
 
 #include "storage/checkpoint.h"
 
-#define CHECKPOINT_NAME_SIZE  32   /* gen-00000001.tmp */
-#define CHECKPOINT_PATH_SIZE  4096
-#define CHECKPOINT_VALUE_HEAD 4u   /* crc32c before each block */
-#define CHECKPOINT_META_TABLE UINT32_MAX /* the meta among the records of a chunk */
+#define CHECKPOINT_NAME_SIZE     32 /* gen-00000001.tmp */
+#define CHECKPOINT_PATH_SIZE     4096
+#define CHECKPOINT_VALUE_HEAD    4u         /* crc32c before each block */
+#define CHECKPOINT_META_TABLE    UINT32_MAX /* the meta among the records of a chunk */
 #define CHECKPOINT_META_SIZE_MAX (CHECKPOINT_POSITION_SIZE_MAX + 128u)
-#define CHECKPOINT_SLICE_SIZE (256u << 10) /* handed from loop to thread at once */
+#define CHECKPOINT_SLICE_SIZE    (256u << 10) /* handed from loop to thread at once */
 
 /* One LMDB environment. */
 struct checkpoint_env {
@@ -25,7 +25,8 @@ struct checkpoint_env {
 
 /* ---- checkpoint_env.c ---- */
 
-/* Opens (or with create makes) the environment in directory `path`. Returns 0, or -1 after logging. */
+/* Opens (or with create makes) the environment in directory `path`. Returns 0, or -1 after logging.
+ */
 int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t generation,
                         uint64_t map_size, bool create, unsigned flags);
 void checkpoint_env_close(struct checkpoint_env *e);
@@ -36,12 +37,13 @@ int checkpoint_env_write_meta(struct checkpoint_env *e, MDB_txn *txn, struct che
 /* Returns an LMDB error. size 0 deletes. flags: as mdb_put. */
 int checkpoint_env_put(struct checkpoint_env *e, MDB_txn *txn, const struct engine_block *block,
                        unsigned flags);
-/* Every block in order, checked: key order, sizes, CRCs, the meta's count. 0, or -1 after logging with
- * `path`. put may be NULL. */
-int checkpoint_env_walk(struct checkpoint_env *e, const char *path, checkpoint_block_cb put, void *ctx,
-                        struct checkpoint_meta *meta);
+/* Every block in order, checked: key order, sizes, CRCs, the meta's count. 0, or -1 after logging
+ * with `path`. put may be NULL. */
+int checkpoint_env_walk(struct checkpoint_env *e, const char *path, checkpoint_block_cb put,
+                        void *ctx, struct checkpoint_meta *meta);
 /* The block that a value holds: 0, or -1 if key, size or CRC is wrong. */
-int checkpoint_env_check_value(const MDB_val *key, const MDB_val *value, struct engine_block *block);
+int checkpoint_env_check_value(const MDB_val *key, const MDB_val *value,
+                               struct engine_block *block);
 size_t checkpoint_meta_encode(const struct checkpoint_meta *meta, uint8_t *out);
 int checkpoint_meta_decode(struct checkpoint_meta *meta, const void *data, size_t size);
 uint64_t checkpoint_env_used(const struct checkpoint_env *e);
@@ -57,7 +59,7 @@ static inline uint64_t checkpoint_key(uint32_t table, uint32_t number)
 struct checkpoint_pin {
     pthread_mutex_t lock; /* one thread at a time in txn */
     MDB_txn *txn;         /* NULL: free */
-    uint64_t id, index, generation, expires_ms;
+    uint64_t id, index, sequence, expires_ms;
 };
 
 enum slice_kind { SLICE_BLOCKS, SLICE_COMMIT, SLICE_CANCEL, SLICE_QUIT };
@@ -79,6 +81,7 @@ struct checkpoint {
     struct checkpoint_env env;
     struct checkpoint_meta meta;
     bool has_meta;
+    uint64_t sequence; /* grows with each meta */
     struct checkpoint_pin pins[CHECKPOINT_READERS_MAX];
     uint64_t pins_sequence;
     uint8_t secret[16]; /* in tickets: those of an earlier process are not ours */
@@ -116,7 +119,8 @@ void checkpoint_drop_pins(struct checkpoint *c);
 
 /* ---- checkpoint.c ---- */
 void checkpoint_generation_path(const struct checkpoint *c, const char *name, char *out);
-void checkpoint_generation_name(uint64_t generation, bool temporary, char out[static CHECKPOINT_NAME_SIZE]);
+void checkpoint_generation_name(uint64_t generation, bool temporary,
+                                char out[static CHECKPOINT_NAME_SIZE]);
 int checkpoint_sync_path(const char *path); /* file or directory; -1 after logging */
 int checkpoint_write_current(struct checkpoint *c, const char *name);
 /* Removes every generation but the current one; errors are logged only. */

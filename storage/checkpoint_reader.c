@@ -1,7 +1,8 @@
 /* Pins and chunks: a consistent read transaction kept open for a peer, read piece by piece.
  *
- * Lock order: checkpoint.lock, then a pin's lock. A chunk is read under the pin's lock alone, so that it
- * holds up neither the loop nor the writer; who ends a pin takes both, and so waits for that chunk.
+ * Lock order: checkpoint.lock, then a pin's lock. A chunk is read under the pin's lock alone, so
+ * that it holds up neither the loop nor the writer; who ends a pin takes both, and so waits for
+ * that chunk.
  *
  * A ticket: 16 secret bytes of this process, u64 pin id, u64 checkpoint index. */
 #include <string.h>
@@ -47,7 +48,8 @@ size_t checkpoint_expire_pins(struct checkpoint *c, uint64_t now_ms)
     return pinned;
 }
 
-static void write_ticket(const struct checkpoint *c, const struct checkpoint_pin *p, uint8_t *ticket)
+static void write_ticket(const struct checkpoint *c, const struct checkpoint_pin *p,
+                         uint8_t *ticket)
 {
     memcpy(ticket, c->secret, sizeof c->secret);
     store_u64(ticket + 16, p->id);
@@ -79,7 +81,7 @@ static int pin_locked(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms, ui
     *meta = c->meta;
     for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
         struct checkpoint_pin *p = &c->pins[i];
-        if (p->txn != NULL && p->generation == c->env.generation && p->index == meta->index) {
+        if (p->txn != NULL && p->sequence == c->sequence) {
             p->expires_ms = now_ms + ttl_ms;
             write_ticket(c, p, ticket);
             return 0;
@@ -101,7 +103,7 @@ static int pin_locked(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms, ui
     } else {
         p->id = ++c->pins_sequence;
         p->index = meta->index;
-        p->generation = c->env.generation;
+        p->sequence = c->sequence;
         p->expires_ms = now_ms + ttl_ms;
         write_ticket(c, p, ticket);
     }
@@ -170,7 +172,8 @@ static enum checkpoint_chunk_result read_records(struct checkpoint *c, struct ch
     }
     if (result == CHECKPOINT_CHUNK_DAMAGED) {
         log_error("%s: block after %llx is damaged: not given to the peer; empty this node's data "
-                  "directory and let it refill from its peers", c->path, (unsigned long long)last);
+                  "directory and let it refill from its peers",
+                  c->path, (unsigned long long)last);
     }
     return result;
 }
@@ -181,7 +184,8 @@ enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const v
                                                    struct checkpoint_chunk *chunk)
 {
     *chunk = (struct checkpoint_chunk){.records = TEXT_INIT};
-    if (ticket_size != CHECKPOINT_TICKET_SIZE || (from_size != 0 && from_size != sizeof(uint64_t)) ||
+    if (ticket_size != CHECKPOINT_TICKET_SIZE ||
+        (from_size != 0 && from_size != sizeof(uint64_t)) ||
         memcmp(ticket, c->secret, sizeof c->secret) != 0) {
         return CHECKPOINT_CHUNK_GONE;
     }

@@ -1,9 +1,11 @@
 /* The writer: slices from the loop, one transaction on a thread.
  *
  *     loop:   idle ── begin ──► taking ── end or cancel ──► ending ── done ──► idle
- *     thread: takes slices off the queue in order; the first opens a transaction, SLICE_COMMIT ends it
+ *     thread: takes slices off the queue in order; the first opens a transaction, SLICE_COMMIT ends
+ * it
  *
- * The first error spoils the transaction: what follows is thrown away until SLICE_COMMIT reports it. */
+ * The first error spoils the transaction: what follows is thrown away until SLICE_COMMIT reports
+ * it. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,6 +230,7 @@ static void commit(struct checkpoint *c, struct transaction *t, struct checkpoin
         pthread_mutex_lock(&c->lock);
         c->meta = *meta;
         c->has_meta = true;
+        c->sequence++;
         pthread_mutex_unlock(&c->lock);
     } else if (t->error == MDB_MAP_FULL) {
         c->grow = true;

@@ -1,0 +1,174 @@
+#include "server/checkpoint_driver.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/log.h"
+
+size_t position_encode(const struct replica_position *p,
+                       uint8_t out[static CHECKPOINT_POSITION_SIZE_MAX])
+{
+    struct writer w = writer_init(out, CHECKPOINT_POSITION_SIZE_MAX);
+    writer_u64(&w, p->index);
+    writer_u64(&w, p->term);
+    writer_u64(&w, p->configuration_index);
+    writer_u32(&w, p->configuration_size);
+    writer_bytes(&w, p->configuration, p->configuration_size);
+    CHECK(!w.failed);
+    return writer_size(&w);
+}
+
+int position_decode(struct replica_position *p, const void *data, size_t size)
+{
+    struct reader r = reader_init(data, size);
+    memset(p, 0, sizeof *p);
+    p->index = reader_u64(&r);
+    p->term = reader_u64(&r);
+    p->configuration_index = reader_u64(&r);
+    p->configuration_size = reader_u32(&r);
+    const void *bytes = p->configuration_size <= REPLICA_CONFIGURATION_SIZE_MAX
+                            ? reader_bytes(&r, p->configuration_size)
+                            : NULL;
+    if (bytes == NULL || reader_left(&r) != 0) {
+        return -1;
+    }
+    memcpy(p->configuration, bytes, p->configuration_size);
+    return 0;
+}
+
+void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct engine *engine,
+                            struct replica *replica, struct checkpoint *store, uint64_t entries_max,
+                            uint64_t interval_ms)
+{
+    struct checkpoint_meta meta;
+    struct replica_position position;
+    memset(d, 0, sizeof *d);
+    d->loop = loop;
+    d->engine = engine;
+    d->replica = replica;
+    d->store = store;
+    d->entries_max = entries_max;
+    d->interval_ms = interval_ms;
+    d->last_ms = uv_now(loop);
+    if (checkpoint_get_meta(store, &meta)) {
+        CHECK(position_decode(&position, meta.position, meta.position_size) == 0);
+        d->last_index = position.index;
+    }
+    CHECK(uv_timer_init(loop, &d->timer) == 0);
+}
+
+static void put_cb(void *ctx, const struct engine_block *block)
+{
+    struct checkpoint_driver *d = ctx;
+    checkpoint_put(d->store, block);
+}
+
+static void stop(struct checkpoint_driver *d)
+{
+    d->taking = false;
+    uv_timer_stop(&d->timer);
+    if (d->idle != NULL) {
+        void (*idle)(void *) = d->idle;
+        d->idle = NULL;
+        idle(d->idle_ctx);
+    }
+}
+
+static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta *meta)
+{
+    struct checkpoint_driver *d = ctx;
+    uint64_t now_ms = uv_now(d->loop);
+    engine_checkpoint_end(d->engine, ok);
+    if (ok) {
+        d->last_index = d->position.index;
+        d->last_ms = now_ms;
+        log_debug("checkpoint index=%" PRIu64 " blocks=%" PRIu64, d->position.index,
+                  meta->blocks_count);
+        replica_checkpoint_published(d->replica, &d->position);
+    } else {
+        replica_checkpoint_abandoned(d->replica);
+        d->retry_ms = again ? now_ms : now_ms + CHECKPOINT_RETRY_MS;
+    }
+    stop(d);
+}
+
+static void timer_cb(uv_timer_t *timer)
+{
+    struct checkpoint_driver *d = container_of(timer, struct checkpoint_driver, timer);
+    size_t blocks = checkpoint_room(d->store) / (ENGINE_BLOCK_SIZE_MAX + 16);
+    if (blocks == 0) {
+        checkpoint_flush(d->store); /* what applies pushed must not wait for room */
+        return;
+    }
+    size_t left = engine_checkpoint_step(
+        d->engine, blocks < CHECKPOINT_SLICE_BLOCKS ? blocks : CHECKPOINT_SLICE_BLOCKS);
+    checkpoint_flush(d->store);
+    if (left == 0) {
+        d->ended = true;
+        uv_timer_stop(timer);
+        checkpoint_end(d->store);
+    }
+}
+
+static void begin(struct checkpoint_driver *d)
+{
+    struct checkpoint_meta meta = {.index = engine_index(d->engine),
+                                   .digest = engine_digest(d->engine),
+                                   .time_ms = engine_time_ms(d->engine)};
+    replica_position(d->replica, &d->position);
+    CHECK(d->position.index >= meta.index);
+    meta.term = d->position.term;
+    meta.position_size = (uint32_t)position_encode(&d->position, meta.position);
+    d->taking = true;
+    d->ended = false;
+    checkpoint_begin(d->store, &meta, done_cb, d);
+    engine_checkpoint_begin(d->engine, put_cb, d);
+    CHECK(uv_timer_start(&d->timer, timer_cb, 0, CHECKPOINT_SLICE_MS) == 0);
+}
+
+void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied)
+{
+    uint64_t now_ms = uv_now(d->loop);
+    if (d->taking || d->idle != NULL || applied <= d->last_index || engine_index(d->engine) == 0 ||
+        now_ms < d->retry_ms || replica_installing(d->replica)) {
+        return;
+    }
+    if (applied - d->last_index >= d->entries_max || now_ms - d->last_ms >= d->interval_ms) {
+        begin(d);
+    }
+}
+
+void checkpoint_driver_pause(struct checkpoint_driver *d, void (*idle)(void *ctx), void *ctx)
+{
+    CHECK(d->idle == NULL);
+    if (!d->taking) {
+        idle(ctx);
+        return;
+    }
+    d->idle = idle;
+    d->idle_ctx = ctx;
+    uv_timer_stop(&d->timer);
+    if (!d->ended) {
+        checkpoint_cancel(d->store);
+        d->ended = true;
+    }
+}
+
+void checkpoint_driver_resume(struct checkpoint_driver *d, struct engine *engine,
+                              const struct replica_position *position)
+{
+    CHECK(!d->taking);
+    d->engine = engine;
+    if (position != NULL) {
+        d->last_index = position->index;
+        d->last_ms = uv_now(d->loop);
+    }
+}
+
+void checkpoint_driver_close(struct checkpoint_driver *d)
+{
+    CHECK(!d->taking);
+    uv_close((uv_handle_t *)&d->timer, NULL);
+}

@@ -1,0 +1,54 @@
+/* checkpoint_driver: when a checkpoint is taken, and what follows.
+ *
+ * Happy path: enough entries or time since the last one → the engine freezes what changed, the
+ * position in the log is noted with it → slices each millisecond, as the store's queue has room →
+ * durable → replica_checkpoint_published, so that the log is trimmed.
+ *
+ * Failure modes: the store fails: the engine keeps its blocks marked, tried again after
+ * CHECKPOINT_RETRY_MS (at once when only the map was too small). An install begins: given up. */
+#ifndef SERVER_CHECKPOINT_DRIVER_H
+#define SERVER_CHECKPOINT_DRIVER_H
+
+#include "engine/engine.h"
+#include "raft/replica.h"
+#include "storage/checkpoint.h"
+
+#define CHECKPOINT_RETRY_MS     1000
+#define CHECKPOINT_SLICE_BLOCKS 512 /* a slice: some 100 µs of the loop */
+#define CHECKPOINT_SLICE_MS     1
+
+/* A position in the log as the opaque bytes of a checkpoint, and back. */
+size_t position_encode(const struct replica_position *p,
+                       uint8_t out[static CHECKPOINT_POSITION_SIZE_MAX]);
+int position_decode(struct replica_position *p, const void *data, size_t size);
+
+struct checkpoint_driver {
+    uv_loop_t *loop;
+    struct engine *engine;
+    struct replica *replica;
+    struct checkpoint *store;
+    uint64_t entries_max, interval_ms;
+    /* state */
+    bool taking, ended; /* ended: all blocks are handed over */
+    struct replica_position position;
+    uint64_t last_index, last_ms, retry_ms; /* log index and loop time of the last one */
+    void (*idle)(void *ctx);                /* waits for `taking` to end */
+    void *idle_ctx;
+    uv_timer_t timer;
+};
+
+void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct engine *engine,
+                            struct replica *replica, struct checkpoint *store, uint64_t entries_max,
+                            uint64_t interval_ms);
+/* Now and then: begins one when it is time. applied: the log index that is applied. */
+void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied);
+/* Gives up the one under way and calls idle when nothing is (perhaps at once). Until
+ * checkpoint_driver_resume none begins. */
+void checkpoint_driver_pause(struct checkpoint_driver *d, void (*idle)(void *ctx), void *ctx);
+/* After an install or a failed one: goes on with this engine and position (NULL: unchanged). */
+void checkpoint_driver_resume(struct checkpoint_driver *d, struct engine *engine,
+                              const struct replica_position *position);
+/* The timer is closed; the caller has paused. */
+void checkpoint_driver_close(struct checkpoint_driver *d);
+
+#endif

@@ -1,0 +1,85 @@
+/* holdfastd: a node of a holdfast cluster. Options, signals, the loop; the rest is node.c. */
+#include <signal.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <sodium.h>
+#include <uv.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "server/node.h"
+#include "server/options.h"
+
+struct process {
+    uv_loop_t loop;
+    uv_signal_t terminate, interrupt;
+    struct node *node;
+    bool stopping;
+};
+
+static void stopped_cb(void *ctx)
+{
+    struct process *p = ctx;
+    uv_close((uv_handle_t *)&p->terminate, NULL);
+    uv_close((uv_handle_t *)&p->interrupt, NULL);
+}
+
+static void signal_cb(uv_signal_t *handle, int number)
+{
+    struct process *p = handle->data;
+    if (p->stopping) {
+        log_warn("second signal: exiting at once");
+        _exit(128 + number);
+    }
+    p->stopping = true;
+    node_drain(p->node, stopped_cb, p);
+}
+
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static struct node_options options;
+    static struct process p;
+    switch (node_options_parse(&options, argc, argv)) {
+    case OPTIONS_OK:
+        break;
+    case OPTIONS_HELP:
+        return 0;
+    case OPTIONS_INVALID:
+        return 2;
+    }
+    log_init("holdfastd", options.log_level);
+    signal(SIGPIPE, SIG_IGN);
+    raise_file_limit();
+    CHECK(sodium_init() >= 0);
+    CHECK(uv_loop_init(&p.loop) == 0);
+    log_info("holdfast " HOLDFAST_VERSION " starting id=%llu", (unsigned long long)options.id);
+    if (!options.log_sync) {
+        log_warn("the log is not synced: a crash of the machine loses acknowledged orders");
+    }
+    if (node_start(&p.loop, &options, &p.node) < 0) {
+        return 1;
+    }
+    CHECK(uv_signal_init(&p.loop, &p.terminate) == 0);
+    CHECK(uv_signal_init(&p.loop, &p.interrupt) == 0);
+    p.terminate.data = p.interrupt.data = &p;
+    CHECK(uv_signal_start(&p.terminate, signal_cb, SIGTERM) == 0);
+    CHECK(uv_signal_start(&p.interrupt, signal_cb, SIGINT) == 0);
+    uv_run(&p.loop, UV_RUN_DEFAULT);
+    int rv = uv_loop_close(&p.loop);
+    if (rv != 0) {
+        log_warn("the loop still had something to do: %s", uv_strerror(rv));
+    }
+    log_info("stopped");
+    return 0;
+}

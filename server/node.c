@@ -1,0 +1,415 @@
+/* Life of a node, the hooks of its replica, and what each turn of its loop does.
+ *
+ * Start: identity → checkpoint opened and verified → engine loaded → log recovered and joined with
+ * it → peers and sessions listened for. Whatever is wrong is said before anything is answered.
+ *
+ * Drain (SIGTERM): no commands are taken any more, leadership is handed over, what was taken is
+ * answered; then sessions, persister, replica and checkpoint close, in this order, each when the
+ * one before is gone. */
+#include "server/node.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <sodium.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/identity.h"
+#include "server/node_internal.h"
+
+#define TRANSFER_RETRY_MS 200
+#define PATH_SIZE         4096
+
+/* ---- hooks of the replica ---- */
+
+static void apply_hook(void *ctx, uint64_t index, uint64_t term, const void *data, size_t size)
+{
+    struct node *n = ctx;
+    struct batch_reader batch;
+    uint64_t begun_ns = clock_monotonic_ns();
+    CHECK(batch_open(&batch, data, size) == 0);
+    bool ours = submit_queue_expects(n->queue, index, term);
+    engine_apply(n->engine, index, data, size, ours ? submit_queue_reply_cb : NULL, n->queue);
+    bool fresh = term == n->term && n->role != REPLICA_LEADER && n->leader_id != 0;
+    cluster_clock_heard(&n->clock, batch.leader_time_ms, fresh, begun_ns);
+    n->applied_index = index;
+    n->idle_batch_ms = uv_now(n->loop);
+    histogram_add(&n->apply_ns, clock_monotonic_ns() - begun_ns);
+}
+
+/* The first batch of a new cluster: what all replicas must agree on. */
+static void propose_init(struct node *n)
+{
+    struct command c = {.kind = COMMAND_INIT, .scope = STR_LITERAL("sys")};
+    uint8_t encoded[COMMAND_SIZE_MAX];
+    memcpy(c.init.cluster_id, n->options->cluster_id, sizeof c.init.cluster_id);
+    randombytes_buf(c.init.hash_seed, sizeof c.init.hash_seed);
+    c.init.shards = n->options->shards;
+    c.init.limits = n->options->limits;
+    size_t size = command_encode(&c, encoded, sizeof encoded);
+    CHECK(size > 0);
+    n->init_proposed = submit_queue_add_own(n->queue, encoded, size, true);
+}
+
+static void start_leading(struct node *n)
+{
+    cluster_clock_lead(&n->clock, engine_time_ms(n->engine), clock_monotonic_ns(), clock_wall_ms());
+    persist_driver_lead(n->persist, n->term);
+    n->init_proposed = false;
+    if (!engine_initialized(n->engine)) {
+        propose_init(n);
+    }
+}
+
+static void role_changed_hook(void *ctx, enum replica_role role, bool ready, uint64_t term,
+                              uint64_t leader_id)
+{
+    struct node *n = ctx;
+    bool led = n->role == REPLICA_LEADER && n->ready;
+    bool leads = role == REPLICA_LEADER && ready;
+    if (leader_id != n->leader_id && leader_id != 0) {
+        n->leader_changes++;
+        log_info("leader id=%llu term=%llu", (unsigned long long)leader_id,
+                 (unsigned long long)term);
+    }
+    bool same_leadership = led && leads && term == n->term;
+    n->role = role;
+    n->ready = ready;
+    n->term = term;
+    n->leader_id = leader_id;
+    if (led && !same_leadership) {
+        cluster_clock_follow(&n->clock);
+        persist_driver_follow(n->persist);
+    }
+    if (role != REPLICA_LEADER) {
+        submit_queue_fail(n->queue);
+    }
+    if (leads && !same_leadership) {
+        log_info("leading term=%llu", (unsigned long long)term);
+        start_leading(n);
+    }
+}
+
+void node_engine_replaced(struct node *n, struct engine *engine)
+{
+    n->engine = engine;
+    cluster_clock_heard(&n->clock, engine_time_ms(engine), false, clock_monotonic_ns());
+}
+
+/* ---- callbacks of the parts ---- */
+
+static enum replica_status propose_cb(void *ctx, struct replica_submit *req, const void *data,
+                                      size_t size, replica_submit_cb cb)
+{
+    struct node *n = ctx;
+    return replica_submit(n->replica, req, data, size, cb);
+}
+
+static int64_t now_cb(void *ctx)
+{
+    struct node *n = ctx;
+    return cluster_clock_now_ms(&n->clock, clock_monotonic_ns(), clock_wall_ms());
+}
+
+static bool propose_own_cb(void *ctx, const struct command *command)
+{
+    struct node *n = ctx;
+    uint8_t encoded[COMMAND_SIZE_MAX];
+    size_t size = command_encode(command, encoded, sizeof encoded);
+    CHECK(size > 0);
+    return n->role == REPLICA_LEADER && n->ready &&
+           submit_queue_add_own(n->queue, encoded, size, false);
+}
+
+/* ---- what others ask ---- */
+
+bool node_takes_submits(const struct node *n)
+{
+    return n->role == REPLICA_LEADER && !n->draining && !n->drained;
+}
+
+const char *node_leader_address(const struct node *n)
+{
+    const struct node_member *m = node_options_member(n->options, n->leader_id);
+    return m != NULL ? m->node_address : "";
+}
+
+enum replica_status node_hand_over(struct node *n, uint64_t to_id)
+{
+    n->transfer_ms = uv_now(n->loop);
+    return replica_transfer(n->replica, to_id);
+}
+
+/* ---- the loop's turns ---- */
+
+static void let_time_pass(struct node *n)
+{
+    if (!engine_initialized(n->engine)) {
+        if (!n->init_proposed) {
+            propose_init(n);
+        }
+        return;
+    }
+    if (!submit_queue_is_idle(n->queue)) {
+        return;
+    }
+    bool due = engine_next_due_ms(n->engine) <= now_cb(n);
+    if (due || uv_now(n->loop) - n->idle_batch_ms >= NODE_IDLE_BATCH_MS) {
+        submit_queue_tick(n->queue);
+    }
+}
+
+void node_pump(struct node *n)
+{
+    if (n->closing) {
+        return;
+    }
+    bool serves = n->role == REPLICA_LEADER && n->ready;
+    submit_queue_dispatch(n->queue, serves);
+    if (serves && !n->draining) {
+        let_time_pass(n);
+    }
+    if (engine_initialized(n->engine)) {
+        persist_driver_step(n->persist, n->engine, uv_now(n->loop));
+    }
+    read_requests_applied(n);
+}
+
+static void check_cb(uv_check_t *check)
+{
+    node_pump(container_of(check, struct node, check));
+}
+
+static void begin_close(struct node *n);
+
+static void tick_drain(struct node *n, uint64_t now_ms)
+{
+    bool leads = n->role == REPLICA_LEADER;
+    if (leads && now_ms - n->transfer_ms >= TRANSFER_RETRY_MS && submit_queue_is_idle(n->queue)) {
+        (void)node_hand_over(n, 0); /* refused when there is nobody to lead: then we just stop */
+    }
+    if (n->draining &&
+        (now_ms >= n->drain_deadline_ms || (!leads && submit_queue_is_idle(n->queue)))) {
+        begin_close(n);
+    }
+}
+
+static void tick_cb(uv_timer_t *timer)
+{
+    struct node *n = container_of(timer, struct node, tick);
+    uint64_t now_ms = uv_now(n->loop), now_ns = uv_hrtime();
+    uint64_t lag_ns = now_ns > n->tick_expected_ns ? now_ns - n->tick_expected_ns : 0;
+    histogram_add(&n->loop_lag_ns, lag_ns);
+    n->tick_expected_ns = now_ns + NODE_TICK_MS * 1000000ull;
+    if (n->closing) {
+        begin_close(n);
+        return;
+    }
+    if (n->installer == NULL) {
+        (void)engine_digest(n->engine); /* little and often, so that nobody has to wait for much */
+        checkpoint_driver_tick(&n->checkpoints, n->applied_index);
+        if (engine_initialized(n->engine) &&
+            persist_driver_start(n->persist, engine_shards(n->engine)) < 0) {
+            log_warn("the persister cannot start; tried again");
+        }
+    }
+    checkpoint_expire_pins(n->store, now_ms);
+    read_requests_tick(n, now_ms);
+    node_pump(n);
+    if (n->draining || n->drained) {
+        tick_drain(n, now_ms);
+    }
+}
+
+/* ---- start ---- */
+
+static int load_cb(void *ctx, const struct engine_block *block)
+{
+    return engine_load_block(ctx, block);
+}
+
+/* Returns 1 with the position, 0 without a checkpoint, -1 after logging. */
+static int load_checkpoint(struct node *n, struct replica_position *position)
+{
+    struct checkpoint_meta meta;
+    struct checkpoint_config config = {.loop = n->loop, .directory = n->options->data_dir};
+    if (checkpoint_open(&config, &n->store) < 0) {
+        return -1;
+    }
+    n->engine = engine_create();
+    if (!checkpoint_get_meta(n->store, &meta)) {
+        return 0;
+    }
+    if (checkpoint_load(n->store, load_cb, n->engine) < 0) {
+        return -1;
+    }
+    if (engine_load_finish(n->engine, meta.index, meta.digest) < 0 ||
+        position_decode(position, meta.position, meta.position_size) < 0) {
+        log_error(
+            "%s/checkpoint: the state does not match its digest: damaged, or written by another "
+            "version; restore it from a backup, or empty the data directory and let the node "
+            "refill from its peers",
+            n->options->data_dir);
+        return -1;
+    }
+    log_info("checkpoint loaded index=%llu blocks=%llu", (unsigned long long)position->index,
+             (unsigned long long)meta.blocks_count);
+    return 1;
+}
+
+static int join_cluster(struct node *n, const struct replica_position *position)
+{
+    static const struct replica_hooks hooks = {.apply = apply_hook,
+                                               .role_changed = role_changed_hook,
+                                               .make_ticket = node_make_ticket,
+                                               .install = node_install};
+    const struct node_options *o = n->options;
+    char directory[PATH_SIZE];
+    snprintf(directory, sizeof directory, "%s/log", o->data_dir);
+    struct replica_config config = {.loop = n->loop,
+                                    .id = o->id,
+                                    .directory = directory,
+                                    .listen_host = o->raft_host,
+                                    .listen_port = o->raft_port,
+                                    .bootstrap_count = o->members_count,
+                                    .election_timeout_ms = o->election_timeout_ms,
+                                    .segment_size = o->segment_size,
+                                    .trailing_entries = o->trailing_entries,
+                                    .log_sync = o->log_sync};
+    memcpy(config.identity.key, o->key, sizeof config.identity.key);
+    memcpy(config.identity.cluster_id, o->cluster_id, sizeof config.identity.cluster_id);
+    for (size_t i = 0; i < o->members_count; i++) {
+        config.bootstrap[i].id = o->members[i].id;
+        config.bootstrap[i].role = REPLICA_VOTER;
+        str_copy(config.bootstrap[i].address, sizeof config.bootstrap[i].address,
+                 str_from(o->members[i].raft_address));
+    }
+    return replica_create(&config, &hooks, n, position, &n->replica);
+}
+
+int node_start(uv_loop_t *loop, const struct node_options *options, struct node **out)
+{
+    static const struct submit_queue_callbacks queue_callbacks = {propose_cb, now_cb,
+                                                                  session_answered};
+    struct replica_position position;
+    struct node *n = calloc(1, sizeof *n);
+    CHECK(n != NULL);
+    n->loop = loop;
+    n->options = options;
+    n->started_ms = uv_now(loop);
+    histogram_init(&n->apply_ns);
+    histogram_init(&n->loop_lag_ns);
+    cluster_clock_init(&n->clock);
+    arena_init(&n->arena);
+    arena_init(&n->read_arena);
+    /* On failure the process ends: nothing is torn down. */
+    if (identity_claim(options->data_dir, options->id, options->cluster_id) < 0) {
+        return -1;
+    }
+    int loaded = load_checkpoint(n, &position);
+    if (loaded < 0) {
+        return -1;
+    }
+    cluster_clock_heard(&n->clock, engine_time_ms(n->engine), false, clock_monotonic_ns());
+    n->applied_index = loaded > 0 ? position.index : 0;
+    n->queue = submit_queue_create(&queue_callbacks, n);
+    if (persist_driver_create(loop, options->postgres_url, options->cluster_id, propose_own_cb, n,
+                              &n->persist) < 0 ||
+        join_cluster(n, loaded > 0 ? &position : NULL) < 0) {
+        return -1;
+    }
+    checkpoint_driver_init(&n->checkpoints, loop, n->engine, n->replica, n->store,
+                           options->checkpoint_entries, options->checkpoint_interval_ms);
+    CHECK(uv_timer_init(loop, &n->tick) == 0);
+    CHECK(uv_check_init(loop, &n->check) == 0);
+    n->tick_expected_ns = uv_hrtime() + NODE_TICK_MS * 1000000ull;
+    CHECK(uv_timer_start(&n->tick, tick_cb, NODE_TICK_MS, NODE_TICK_MS) == 0);
+    CHECK(uv_check_start(&n->check, check_cb) == 0);
+    if (sessions_listen(n) < 0) {
+        return -1;
+    }
+    *out = n;
+    return 0;
+}
+
+/* ---- stop ---- */
+
+static void handle_closed_cb(uv_handle_t *handle)
+{
+    struct node *n = handle->data;
+    if (--n->parts_open > 0) {
+        return;
+    }
+    void (*stopped)(void *) = n->stopped;
+    void *ctx = n->stopped_ctx;
+    submit_queue_destroy(n->queue);
+    engine_destroy(n->engine);
+    arena_close(&n->arena);
+    arena_close(&n->read_arena);
+    free(n->out);
+    free(n);
+    stopped(ctx);
+}
+
+static void store_closed_cb(void *ctx)
+{
+    struct node *n = ctx;
+    n->parts_open = 2;
+    n->tick.data = n->check.data = n;
+    uv_close((uv_handle_t *)&n->tick, handle_closed_cb);
+    uv_close((uv_handle_t *)&n->check, handle_closed_cb);
+}
+
+static void replica_closed_cb(void *ctx)
+{
+    struct node *n = ctx;
+    checkpoint_driver_close(&n->checkpoints);
+    checkpoint_close(n->store, store_closed_cb, n);
+}
+
+static void persist_closed_cb(void *ctx)
+{
+    struct node *n = ctx;
+    replica_destroy(n->replica, replica_closed_cb, n);
+}
+
+static void sessions_closed_cb(void *ctx)
+{
+    struct node *n = ctx;
+    persist_driver_destroy(n->persist, persist_closed_cb, n);
+}
+
+static void checkpoints_idle_cb(void *ctx)
+{
+    struct node *n = ctx;
+    sessions_close(n, sessions_closed_cb, n);
+}
+
+/* Called by the tick until nothing is in the hands of other threads. */
+static void begin_close(struct node *n)
+{
+    if (!n->closing) {
+        n->closing = true;
+        submit_queue_fail(n->queue);
+        read_requests_end(n);
+        install_cancel(n);
+    }
+    if (n->installer == NULL && n->chunks_count == 0 && n->listener != NULL && n->parts_open == 0) {
+        n->parts_open = 1; /* once */
+        log_info("closing");
+        checkpoint_driver_pause(&n->checkpoints, checkpoints_idle_cb, n);
+    }
+}
+
+void node_drain(struct node *n, void (*stopped)(void *ctx), void *ctx)
+{
+    CHECK(!n->draining);
+    log_info("draining");
+    n->draining = true;
+    n->drain_deadline_ms = uv_now(n->loop) + NODE_DRAIN_MS;
+    n->stopped = stopped;
+    n->stopped_ctx = ctx;
+}

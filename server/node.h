@@ -1,0 +1,30 @@
+/* node: holdfastd without its command line: everything of one node, wired together.
+ *
+ * What it owns: the engine, and all parts below it; who is told what when. What it refuses: to
+ * decide business (engine/), replication (raft/) or formats (storage/).
+ *
+ * A submit, once down and once up: session (frame) → submit_queue (batch) → replica_submit → log of
+ * a majority → node_apply → engine_apply → submit_queue_reply_cb → session (one response a frame).
+ *
+ * Failure modes: damage found at start: node_start returns -1 with a message. A fault of the log
+ * while running ends the process (raft/). */
+#ifndef SERVER_NODE_H
+#define SERVER_NODE_H
+
+#include <uv.h>
+
+#include "server/options.h"
+
+struct node;
+
+/* Opens the data directory, loads the checkpoint, joins the cluster, listens. Borrows options for
+ * its life. Blocking. Returns 0, or -1 after logging what is wrong and what to do. */
+int node_start(uv_loop_t *loop, const struct node_options *options, struct node **node);
+
+/* Hands leadership over, stops taking commands, answers what was taken, then closes everything;
+ * stopped is called when nothing is left and the node is freed. Bounded by NODE_DRAIN_MS. */
+void node_drain(struct node *n, void (*stopped)(void *ctx), void *ctx);
+
+#define NODE_DRAIN_MS 8000
+
+#endif

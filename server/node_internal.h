@@ -1,0 +1,131 @@
+/* Inside of the node: node.c (life, hooks of the replica, drain), session.c (links and Submit
+ * frames), requests.c (everything else that is asked), read_requests.c (reads that must wait),
+ * status.c (status and metrics), install.c (a checkpoint from a peer). Nobody else includes this.
+ */
+#ifndef SERVER_NODE_INTERNAL_H
+#define SERVER_NODE_INTERNAL_H
+
+#include "base/histogram.h"
+#include "proto/arena.h"
+#include "proto/client.h"
+#include "proto/node.pb-c.h"
+#include "server/checkpoint_driver.h"
+#include "server/clock.h"
+#include "server/node.h"
+#include "server/persist_driver.h"
+#include "server/submit_queue.h"
+
+#define NODE_TICK_MS             10
+#define NODE_IDLE_BATCH_MS       500 /* without commands the leader lets time pass this often */
+#define NODE_SESSIONS_MAX        4096
+#define NODE_FRAME_SIZE_MAX      (1u << 20) /* of a request */
+#define NODE_OUTPUT_SIZE_MAX     (64u << 20)
+#define NODE_SESSION_IDLE_MS     30000
+#define NODE_READS_WAITING_MAX   8192 /* strong reads and reads for an index, unanswered */
+#define NODE_READ_TIMEOUT_MS     5000 /* default */
+#define NODE_READ_TIMEOUT_MAX_MS 60000
+#define NODE_CHUNKS_MAX          4      /* chunks of checkpoints being read at once */
+#define NODE_INSTALL_TIMEOUT_MS  600000 /* as the replica's: how long a ticket is good */
+#define NODE_SUBMIT_COMMANDS_MAX 4096   /* in one frame */
+
+struct session {
+    struct node *node;
+    struct link *link;   /* NULL: gone; the memory stays while something refers to it */
+    uint32_t references; /* works and waits that will want to answer */
+};
+
+struct read_wait;
+struct installer;
+
+struct node {
+    uv_loop_t *loop;
+    const struct node_options *options;
+    struct engine *engine;
+    struct checkpoint *store;
+    struct replica *replica;
+    struct checkpoint_driver checkpoints;
+    struct persist_driver *persist;
+    struct submit_queue *queue;
+    struct link_server *listener;
+    struct cluster_clock clock;
+    struct installer *installer; /* NULL: none under way */
+
+    enum replica_role role;
+    bool ready;
+    uint64_t term, leader_id;
+    uint64_t applied_index; /* log index */
+    bool init_proposed;     /* in this leadership */
+    bool drained;           /* by request: takes no leadership */
+    uint64_t transfer_ms;   /* when it was last tried to give leadership away */
+    uint64_t idle_batch_ms; /* loop time of the last batch applied */
+
+    uv_timer_t tick;
+    uv_check_t check;
+
+    uint32_t sessions_count;
+    struct arena arena;      /* of the request being handled */
+    struct arena read_arena; /* of a read that waited */
+    uint8_t *out;            /* for responses: grows */
+    size_t out_capacity;
+
+    struct read_wait *reads; /* waiting */
+    uint32_t reads_count;
+    uint32_t chunks_count;
+
+    /* stopping */
+    bool draining, closing;
+    uint64_t drain_deadline_ms;
+    unsigned parts_open;
+    void (*stopped)(void *ctx);
+    void *stopped_ctx;
+
+    /* figures */
+    uint64_t started_ms, leader_changes, tick_expected_ns, loop_lag_max_ns, invariant_violations;
+    uint64_t installs_total, reads_total;
+    struct histogram apply_ns, loop_lag_ns;
+};
+
+/* ---- node.c ---- */
+void node_pump(struct node *n); /* what each loop iteration does after its callbacks */
+/* The engine and the position behind it were replaced by an install. */
+void node_engine_replaced(struct node *n, struct engine *engine);
+bool node_takes_submits(const struct node *n);
+const char *node_leader_address(const struct node *n);
+enum replica_status node_hand_over(struct node *n, uint64_t to_id);
+
+/* ---- session.c ---- */
+int sessions_listen(struct node *n);
+void sessions_close(struct node *n, void (*done)(void *ctx), void *ctx);
+void session_retain(struct session *s);
+void session_release(struct session *s);
+/* Packs and sends; a session that is gone, or reads too slowly, is none of the caller's business.
+ */
+void session_respond(struct session *s, const Holdfast__Response *response);
+void session_respond_status(struct session *s, uint64_t id, Holdfast__Status status,
+                            const char *message);
+void session_answered(void *node, struct submit_work *work); /* of the submit_queue */
+
+/* ---- requests.c ---- */
+/* frame: the packed request, lent. */
+void request_dispatch(struct session *s, const Holdfast__Request *request, const void *frame,
+                      size_t size);
+
+/* ---- read_requests.c ---- */
+void read_request(struct session *s, const Holdfast__Request *request, const void *frame,
+                  size_t size);
+void read_requests_applied(struct node *n); /* more is applied: answer whom it serves */
+void read_requests_tick(struct node *n, uint64_t now_ms);
+void read_requests_end(struct node *n); /* answers all that wait with a refusal */
+
+/* ---- status.c ---- */
+void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *arena);
+void persist_status_fill(struct node *n, Holdfast__PersistStatusResult *m, struct arena *arena);
+void metrics_write(struct node *n, struct text *t);
+
+/* ---- install.c ---- */
+int node_make_ticket(void *ctx, struct replica_ticket *ticket);
+void node_install(void *ctx, const struct replica_ticket *ticket, uint64_t from_id);
+/* Ends the one under way, if any; installer becomes NULL some iterations later. */
+void install_cancel(struct node *n);
+
+#endif
