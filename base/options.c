@@ -67,6 +67,13 @@ static bool append_item(struct option_list *list, const char *item)
     return true;
 }
 
+/* Texts that items of lists point into: for the life of the process, also when the list was replaced by
+ * one of higher rank, and never out of a leak checker's sight. */
+static struct kept_text {
+    struct kept_text *next;
+    char text[];
+} *kept;
+
 /* Sets one value from its text. Returns NULL, or what is wrong with it. */
 static const char *set(const struct option *option, const char *text, bool split)
 {
@@ -85,15 +92,18 @@ static const char *set(const struct option *option, const char *text, bool split
         if (!split) {
             return append_item(list, text) ? NULL : "too many items";
         }
-        char *copy = strdup(text);
+        struct kept_text *copy = malloc(sizeof *copy + strlen(text) + 1);
         CHECK(copy != NULL);
-        char *rest = copy;
+        strcpy(copy->text, text);
+        copy->next = kept;
+        kept = copy;
+        char *rest = copy->text;
         for (char *item; (item = strsep(&rest, ",")) != NULL;) {
             if (item[0] != '\0' && !append_item(list, item)) {
                 return "too many items";
             }
         }
-        return NULL; /* the copy is what the items point into: kept for the life of the process */
+        return NULL;
     }
     case OPTION_U64:
     case OPTION_DURATION:

@@ -18,9 +18,9 @@
  * that is not taken: reading stops. When the caller vanishes its exchanges go on without it. */
 #include "gateway/connection.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-#include "base/log.h"
 #include "gateway/response.h"
 #include "gateway/route.h"
 
@@ -197,24 +197,26 @@ static void refuse_and_end(struct connection *c, enum problem p, const char *why
     problem_send(x, p, NULL, why);
 }
 
-/* No exchange is to be had: the answer is a constant. */
+/* No exchange is to be had, so nothing that composes an answer: this one is a constant. */
 static void shed(struct connection *c)
 {
-    static const char answer[] =
-        "HTTP/1.1 503 Service Unavailable\r\n"
-        "Content-Type: application/problem+json\r\n"
-        "Content-Length: 156\r\n"
-        "Retry-After: 1\r\n"
-        "Connection: close\r\n\r\n"
+    static const char body[] =
         "{\"type\":\"/problems/queue-full\",\"title\":\"Too many requests are waiting\","
         "\"status\":503,\"code\":\"QUEUE_FULL\",\"detail\":\"Nothing happened.\",\"retry_after_ms\":1000}";
+    char answer[512];
     c->gateway->shed[SHED_REQUESTS]++;
     c->last = true;
-    if (c->first == NULL && !c->writing) {
-        uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)answer, sizeof answer - 1);
-        (void)uv_try_write((uv_stream_t *)&c->tcp, &buffer, 1);
-        connection_linger(c);
-    } /* else the answers before it are written, and the connection ends without one to this */
+    if (c->first != NULL || c->writing) {
+        return; /* the answers before it are written, and the connection ends without one to this */
+    }
+    int n = snprintf(answer, sizeof answer,
+                     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+                     "Content-Length: %zu\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
+                     sizeof body - 1, body);
+    CHECK(n > 0 && (size_t)n < sizeof answer);
+    uv_buf_t buffer = uv_buf_init(answer, (unsigned)n);
+    (void)uv_try_write((uv_stream_t *)&c->tcp, &buffer, 1);
+    connection_linger(c);
 }
 
 static void head_done(struct connection *c)

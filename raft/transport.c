@@ -130,10 +130,6 @@ static void peer_update(struct peer *p)
     bool connected = p->out_open && p->in != NULL && !p->removed;
     if (connected != p->connected) {
         p->connected = connected;
-        if (!p->removed) {
-            log_info("raft: node %llu at %s is %s", (unsigned long long)p->id, p->address,
-                     connected ? "connected" : "disconnected");
-        }
         if (!t->closing) {
             (connected ? t->callbacks.peer_connected : t->callbacks.peer_disconnected)(t->ctx,
                                                                                        p->id);

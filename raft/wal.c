@@ -176,7 +176,8 @@ static void writer_collect_spare(struct wal *w)
         w->spare_ready = false;
         wal_core_add_spare(&w->core, w->spare_number);
     }
-    if (!w->spare_busy && !w->spare_failed && wal_core_wants_spare(&w->core)) {
+    /* Not when stopping: the preparer may be gone, and nobody would ever answer. */
+    if (!w->stopping && !w->spare_busy && !w->spare_failed && wal_core_wants_spare(&w->core)) {
         w->spare_number = wal_core_reserve_spare(&w->core);
         w->spare_busy = true;
         pthread_cond_signal(&w->prepare);
@@ -324,11 +325,6 @@ static void log_recovered(const struct wal *w, const struct wal_recovered *r)
              w->directory, (unsigned long long)r->base_index + 1,
              (unsigned long long)r->base_index + r->count, (unsigned long long)r->term,
              (unsigned long long)r->vote, w->core.segments_count);
-    if (r->torn_bytes > 0) {
-        log_info("log: an incomplete last write of %llu bytes was left out: it was never "
-                 "acknowledged",
-                 (unsigned long long)r->torn_bytes);
-    }
 }
 
 int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb durable, void *ctx,
@@ -359,7 +355,7 @@ int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb du
     }
     struct wal_core_config core_config = {.node_id = config->node_id,
                                           .segment_size = size,
-                                          .spares_min = SPARES_MIN,
+                                          .spares_min = 0, /* see below */
                                           .spares_max = SPARES_MAX};
     memcpy(core_config.cluster_id, config->cluster_id, WAL_CLUSTER_ID_SIZE);
     if (wal_core_open(&w->core, &core_config, w->io, recovered) != 0) {
@@ -371,6 +367,7 @@ int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb du
                  w->directory);
     }
     log_recovered(w, recovered);
+    w->core.config.spares_min = SPARES_MIN; /* from now on, by the preparer: open waits for none */
     w->term = recovered->term;
     w->last_index = w->index_durable = w->core.last_index;
     w->term_durable = w->core.last_term;

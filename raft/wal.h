@@ -41,7 +41,7 @@ struct wal;
  * Called on the loop's thread, newest state only: several writes may be reported by one call. */
 typedef void (*wal_durable_cb)(void *ctx, uint64_t ticket, uint64_t index, uint64_t term);
 
-/* Opens and recovers. Blocks (reads the whole log; on first use writes two segments of zeros). 0 with
+/* Opens and recovers. Blocks (reads the whole log; on first use writes a segment of zeros). 0 with
  * *recovered to be closed by the caller once it has copied what it needs, or -1 after logging what is
  * wrong and what to do. */
 int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb durable, void *ctx,

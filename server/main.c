@@ -68,7 +68,7 @@ int main(int argc, char **argv)
         log_warn("the log is not synced: a crash of the machine loses acknowledged orders");
     }
     if (node_start(&p.loop, &options, &p.node) < 0) {
-        return 1;
+        _exit(1); /* what it holds, threads and all, ends with the process */
     }
     CHECK(uv_signal_init(&p.loop, &p.terminate) == 0);
     CHECK(uv_signal_init(&p.loop, &p.interrupt) == 0);

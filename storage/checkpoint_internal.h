@@ -87,7 +87,7 @@ struct checkpoint {
     uint8_t secret[16]; /* in tickets: those of an earlier process are not ours */
 
     /* Writer: loop side */
-    bool busy, ending;
+    bool busy, ending, cancelled;
     struct checkpoint_meta taking;
     checkpoint_done_cb done;
     void *done_ctx;

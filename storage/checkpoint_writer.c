@@ -50,6 +50,7 @@ void checkpoint_begin(struct checkpoint *c, const struct checkpoint_meta *meta,
     CHECK(!c->busy);
     c->busy = true;
     c->ending = false;
+    c->cancelled = false;
     c->taking = *meta;
     c->done = done;
     c->done_ctx = ctx;
@@ -61,8 +62,11 @@ void checkpoint_begin(struct checkpoint *c, const struct checkpoint_meta *meta,
 void checkpoint_put(struct checkpoint *c, const struct engine_block *block)
 {
     CHECK(c->busy);
-    CHECK(!c->ending);
     CHECK(block->size <= ENGINE_BLOCK_SIZE_MAX);
+    if (c->cancelled) {
+        return; /* applies go on pushing blocks until the engine is told */
+    }
+    CHECK(!c->ending);
     if (c->filling != NULL && c->filling->size + RECORD_HEAD + block->size > c->filling_capacity) {
         checkpoint_flush(c);
     }
@@ -117,6 +121,7 @@ void checkpoint_cancel(struct checkpoint *c)
         return; /* it will be durable, or not: done tells */
     }
     c->ending = true;
+    c->cancelled = true;
     free(c->filling);
     c->filling = NULL;
     enqueue(c, slice_create(SLICE_CANCEL, 0));

@@ -85,10 +85,28 @@ def links(root, files):
                     yield f"{path}:{number}: link to {target} leads nowhere"
 
 
+def named_functions(root, files):
+    """docs/order-path.md walks through the code by function names: each must be defined somewhere."""
+    path = pathlib.Path("docs/order-path.md")
+    if path not in files:
+        return
+    code = "\n".join((root / p).read_text() for p in files
+                     if p.suffix == ".c" and p.parts[0] in MAY_INCLUDE)
+    library = {"raft_step"}
+    for number, line in enumerate((root / path).read_text().splitlines(), 1):
+        for name in re.findall(r"`([a-z][a-z0-9_]*)`", line):
+            if name not in library and not re.search(rf"^[a-z].*\b{name}\(", code, re.MULTILINE):
+                yield f"{path}:{number}: no function {name} is defined"
+        for name in re.findall(r"\b((?:%s)/[a-z_/]+\.c)\b" % "|".join(MAY_INCLUDE), line):
+            if not (root / name).exists():
+                yield f"{path}:{number}: no file {name}"
+
+
 def main():
     root = pathlib.Path(sys.argv[1]).resolve()
     files = tracked(root)
-    findings = [*includes(root, files), *readmes(root, files), *links(root, files)]
+    findings = [*includes(root, files), *readmes(root, files), *links(root, files),
+                *named_functions(root, files)]
     print("\n".join(findings) or f"{len(files)} files, no finding")
     return 1 if findings else 0
 

@@ -15,6 +15,9 @@ CASES = [
     ("shadow", {"raft/a.c": '#include "raft/uv.h"\n'}, "shadows"),
     ("link", {"docs/a.md": "[x](nowhere.md)\n"}, "leads nowhere"),
     ("readme", {"server/a.c": "", "server/README.md": None}, "server: no README.md"),
+    ("named", {"docs/order-path.md": "`order_place` in engine/a.c\n", "engine/a.c": "int order_place(void)\n"}, None),
+    ("unnamed", {"docs/order-path.md": "`order_place`\n", "engine/a.c": "    order_place();\n"}, "no function order_place"),
+    ("no file", {"docs/order-path.md": "in engine/b.c\n", "engine/a.c": ""}, "no file engine/b.c"),
     ("exception", {"tools/a.c": '#include "storage/migrate.h"\n'}, None),
 ]
 

@@ -168,6 +168,10 @@ static void restart_exit_cb(uv_process_t *process, int64_t status, int signal_nu
 {
     struct cluster *c = process->data;
     c->restart_failed = status != 0 || signal_number != 0;
+    if (c->restart_failed) {
+        fprintf(stderr, "bringing the node back failed: %s\n",
+                c->restart_command != NULL ? c->restart_command : "holdfastctl demo up");
+    }
     uv_close((uv_handle_t *)process, restart_close_cb);
 }
 
@@ -184,7 +188,7 @@ int cluster_restart(struct cluster *c)
     char flag[] = "-c";
     char *arguments[] = {shell, flag, command, NULL};
     uv_stdio_container_t stdio[3] = {
-        {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = 2}};
+        {.flags = UV_IGNORE}, {.flags = UV_IGNORE}, {.flags = UV_IGNORE}};
     uv_process_options_t options = {.file = shell,
                                     .args = arguments,
                                     .stdio = stdio,

@@ -86,7 +86,7 @@ struct sale {
     unsigned rounds; /* how often the page called the watchers back */
     /* the kill */
     uint64_t leader, kill_ns, failover_ns, new_leader;
-    bool killed, told_open, told_sold_out, told_expired;
+    bool killed, restarted, told_open, told_sold_out, told_expired;
     /* the account, as we were told */
     struct tally registered, ordered; /* by outcome, settled requests only */
     uint64_t retries, granted, paid, paid_first, resold, lost;

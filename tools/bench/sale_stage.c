@@ -206,14 +206,11 @@ static void tick_cb(uv_timer_t *timer)
 /* The killed node comes back once the cluster has shown that it does without. */
 static void node_restart(struct sale *s, uint64_t now)
 {
-    bool rush_over = now > s->open_ns + s->options.rush_ms * 1000000 && s->failover_ns != 0;
-    if (s->killed && s->new_leader == 0 && rush_over) {
-        unsigned ready;
-        if (cluster_leader(&s->cluster, &s->new_leader, &ready, true) != 0) {
-            s->new_leader = UINT64_MAX; /* do not ask again: sale_recover finds out */
-        }
-        sale_tell(s, "first answer %.0f ms after the kill; node %d leads, node %d is started again",
-                  (double)s->failover_ns / 1e6, (int)s->new_leader, (int)s->leader);
+    bool rush_over = now > s->open_ns + s->options.rush_ms * 1000000;
+    if (s->failover_ns != 0 && !s->restarted && rush_over) {
+        s->restarted = true;
+        sale_tell(s, "first answer %.0f ms after the kill; node %d is started again",
+                  (double)s->failover_ns / 1e6, (int)s->leader);
         if (cluster_restart(&s->cluster) != 0) {
             s->cluster.restart_failed = true;
         }
@@ -372,10 +369,10 @@ int sale_recover(struct sale *s)
     if (!s->killed) {
         return 0;
     }
-    uint64_t leader;
-    if (cluster_wait_ready(&s->cluster, cluster_nodes(&s->cluster), READY_TIMEOUT_MS, &leader) !=
-        0) {
+    if (cluster_wait_ready(&s->cluster, cluster_nodes(&s->cluster), READY_TIMEOUT_MS,
+                           &s->new_leader) != 0) {
         return -1;
     }
+    sale_tell(s, "all nodes are ready, node %d leads", (int)s->new_leader);
     return s->cluster.restart_failed ? -1 : 0;
 }

@@ -13,8 +13,7 @@
 
 static const char *const seeds[] = {
     "{\"sale_id\":\"s1\",\"lines\":[{\"sku\":\"A\",\"quantity\":1}]}",
-    "{\"sale_id\":\"s1\",\"user_id\":\"u-7@x\",\"lines\":[{\"sku\":\"A\",\"quantity\":2},{\"quantity\":3,"
-    "\"sku\":\"B\"}]}",
+    "{\"user_id\":\"u-7@x\",\"sale_id\":\"s1\",\"lines\":[{\"quantity\":3,\"sku\":\"B\"},{\"sku\":\"A\",\"quantity\":2}]}",
     " { \"lines\" : [ { \"quantity\" : 1000000 , \"sku\" : \"A\" } ] , \"sale_id\" : \"s\" } \r\n",
     "{\"sale_id\":\"s1\",\"lines\":[{\"sku\":\"A\",\"quantity\":1.0}]}",
     "{\"sale_id\":\"s1\",\"lines\":[{\"sku\":\"A\",\"quantity\":1e1}]}",

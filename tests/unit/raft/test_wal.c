@@ -272,6 +272,23 @@ static void test_close_writes_what_is_queued(void **state)
     assert_int_equal(f->recovered.count, 100);
 }
 
+/* Closed with work for several segments queued, and the spares for them still being made. */
+static void test_close_while_segments_are_made(void **state)
+{
+    struct fixture *f = *state;
+    for (uint64_t round = 0; round < 20; round++) {
+        open_log(f);
+        if (round == 0) {
+            wal_set_vote(f->wal, 1, 0);
+        }
+        uint64_t ticket = append(f, round * 30 + 1, 30, 1, 100000);
+        close_log(f);
+        assert_int_equal(f->ticket, ticket);
+    }
+    open_log(f);
+    assert_int_equal(f->recovered.count, 600);
+}
+
 static void test_directory_is_locked(void **state)
 {
     struct fixture *f = *state;
@@ -397,11 +414,17 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_append_and_restart),  TEST(test_wait),
-        TEST(test_group_commit),        TEST(test_large_appends_and_trim),
-        TEST(test_override_and_reset),  TEST(test_close_writes_what_is_queued),
-        TEST(test_directory_is_locked), TEST(test_refusals_at_open),
-        TEST(test_without_sync),        TEST(test_write_error_is_fail_stop),
+        TEST(test_append_and_restart),
+        TEST(test_wait),
+        TEST(test_group_commit),
+        TEST(test_large_appends_and_trim),
+        TEST(test_override_and_reset),
+        TEST(test_close_writes_what_is_queued),
+        TEST(test_close_while_segments_are_made),
+        TEST(test_directory_is_locked),
+        TEST(test_refusals_at_open),
+        TEST(test_without_sync),
+        TEST(test_write_error_is_fail_stop),
         TEST(test_killed_process),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
