@@ -126,8 +126,8 @@ static void check_stock(struct audit *a, const bool answers[static CTL_NODES_MAX
         for (size_t i = 0; i < a->members_count; i++) {
             struct node_stock *s = &stocks[i];
             *s = (struct node_stock){0};
-            s->known = answers[i] && audit_skus_read(a, a->members[i].id, a->mark, &s->skus, &s->count,
-                                       &s->index) == CTL_OK;
+            s->known = answers[i] && audit_skus_read(a, a->members[i].id, a->mark, &s->skus,
+                                                     &s->count, &s->index) == CTL_OK;
             all = all && s->known;
             same = same && s->known && same_stock(s, &stocks[0]);
             one_index = one_index && s->index == stocks[0].index;
