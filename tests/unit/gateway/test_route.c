@@ -18,7 +18,8 @@
 static json_t *load_openapi(void)
 {
     json_error_t error;
-    json_t *root = json_loadb((const char *)openapi_json, openapi_json_size, JSON_REJECT_DUPLICATES, &error);
+    json_t *root =
+        json_loadb((const char *)openapi_json, openapi_json_size, JSON_REJECT_DUPLICATES, &error);
     if (root == NULL) {
         fail_msg("openapi.json line %d: %s", error.line, error.text);
     }
@@ -75,7 +76,8 @@ static unsigned roles_of(json_t *operation)
     static const struct {
         const char *name;
         unsigned roles;
-    } all[] = {{"anyone", ROLE_ANYONE | ROLE_USER | ROLE_VIEWER | ROLE_PAYMENTS | ROLE_BACKEND | ROLE_ADMIN},
+    } all[] = {{"anyone",
+                ROLE_ANYONE | ROLE_USER | ROLE_VIEWER | ROLE_PAYMENTS | ROLE_BACKEND | ROLE_ADMIN},
                {"user", ROLE_USER},
                {"viewer", ROLE_VIEWER},
                {"payments", ROLE_PAYMENTS},
@@ -222,8 +224,8 @@ static void test_routes_are_documented(void **state)
     (void)state;
     for (size_t i = 0; i < routes_count; i++) {
         char line[128];
-        snprintf(line, sizeof line, "| `%s %s` |", llhttp_method_name((llhttp_method_t)routes[i].method),
-                 routes[i].pattern);
+        snprintf(line, sizeof line, "| `%s %s` |",
+                 llhttp_method_name((llhttp_method_t)routes[i].method), routes[i].pattern);
         if (strstr(text, line) == NULL) {
             fail_msg("docs/http-api.md has no table row %s", line);
         }
