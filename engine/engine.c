@@ -2,12 +2,13 @@
  *
  * Memory is the cost of an order, not arithmetic: user, membership, key and order each live in another
  * cache line. So a batch is worked through in windows: all commands of a window are decoded and
- * hashed, then what they will touch is fetched in three rounds (map entry → user record → membership),
+ * hashed, then what they will touch is fetched in rounds (map entries → user → membership → order before),
  * then they are applied one after the other. Fetching is only a hint: nothing that it finds is used. */
 #include "engine/engine.h"
 
 #include "engine/parts.h"
 #include "proto/order_id.h"
+#include "proto/shard.h"
 
 struct engine *engine_create(void)
 {
@@ -183,26 +184,37 @@ static void fetch_user(struct engine *e, struct intent *in)
 
 static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t position)
 {
-    in->member_hint = 0;
-    if (in->user_hint == 0) {
-        return;
-    }
     const struct command *c = &in->command;
     bool placing = c->kind == COMMAND_ORDER_PLACE;
-    uint32_t sale = sale_find(e, placing ? c->order_place.sale : c->eligibility.sale);
-    in->member_hint = hash_pair(&e->secret, sale, in->user_hint);
-    map_prefetch(&e->members, in->member_hint);
-    if (placing) {
-        uint64_t id = order_id_make(e->root->index, position, user_at(e, in->user_hint)->shard);
+    in->member_hint = 0;
+    if (in->user_hint != 0) {
+        uint32_t sale = sale_find(e, placing ? c->order_place.sale : c->eligibility.sale);
+        in->member_hint = hash_pair(&e->secret, sale, in->user_hint);
+        map_prefetch(&e->members, in->member_hint);
+    }
+    if (placing && in->hashed) {
+        uint32_t shard = in->user_hint != 0 ? user_at(e, in->user_hint)->shard
+                                            : shard_of_user(c->order_place.user, e->root->shards);
+        uint64_t id = order_id_make(e->root->index, position, shard);
         map_prefetch(&e->orders, hash_pair(&e->secret, id, 0));
     }
 }
 
-static void fetch_member(struct engine *e, const struct intent *in)
+static void fetch_member(struct engine *e, struct intent *in)
 {
     if (in->member_hint != 0) {
         struct map_walk w = map_find(&e->members, in->member_hint);
-        table_prefetch(&e->tables.table[TABLE_MEMBER], map_next(&w));
+        in->member_slot_hint = map_next(&w);
+        table_prefetch(&e->tables.table[TABLE_MEMBER], in->member_slot_hint);
+    }
+}
+
+/* The user's order before, which gets a link to the new one. */
+static void fetch_older_order(struct engine *e, const struct intent *in)
+{
+    if (in->member_hint != 0 && in->command.kind == COMMAND_ORDER_PLACE) {
+        uint32_t older = member_at(e, in->member_slot_hint)->newest_order;
+        table_prefetch(&e->tables.table[TABLE_ORDER], older);
     }
 }
 
@@ -211,12 +223,6 @@ static bool is_try_again(enum result result)
     return result == RESULT_BACKLOG_FULL || result == RESULT_CAPACITY;
 }
 
-static struct reply blank_reply(const struct engine *e)
-{
-    return (struct reply){.index = e->root->index,
-                          .origin_index = e->root->index,
-                          .time_ms = e->root->time_ms};
-}
 
 /* Runs a command whose key, if it has one, is new, and keeps the answer. */
 static void run_and_keep(struct engine *e, struct intent *in, struct reply *r)
@@ -239,7 +245,7 @@ static void run_and_keep(struct engine *e, struct intent *in, struct reply *r)
         return;
     }
     if (slab_full(e, TABLE_ANSWER)) { /* a refused order: nothing has changed */
-        *r = blank_reply(e);
+        *r = e->blank;
         r->result = (uint8_t)refuse_capacity(r, LIMIT_IDEMPOTENCY);
         return;
     }
@@ -251,7 +257,7 @@ static void run_and_keep(struct engine *e, struct intent *in, struct reply *r)
 
 static void apply_command(struct engine *e, struct intent *in, struct reply *r)
 {
-    *r = blank_reply(e);
+    *r = e->blank;
     e->about.sale = 0;
     e->about.sku = 0;
     if (!in->hashed) {
@@ -300,6 +306,9 @@ void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t si
     if (e->root->initialized != 0) {
         deadlines_run(e);
     }
+    e->blank.index = index;
+    e->blank.origin_index = index;
+    e->blank.time_ms = e->root->time_ms;
     e->position = 0;
     for (uint32_t count; (count = fill_window(e, &b)) > 0;) {
         for (uint32_t i = 0; i < count; i++) {
@@ -310,6 +319,9 @@ void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t si
         }
         for (uint32_t i = 0; i < count; i++) {
             fetch_member(e, &e->window[i]);
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            fetch_older_order(e, &e->window[i]);
         }
         for (uint32_t i = 0; i < count; i++, e->position++) {
             struct reply r;

@@ -222,6 +222,7 @@ struct intent {
     uint64_t sku_hash;  /* of the first line */
     uint32_t user_hint; /* may be the user: only to fetch memory ahead */
     uint64_t member_hint;
+    uint32_t member_slot_hint;
 };
 
 struct engine {
@@ -235,7 +236,8 @@ struct engine {
     struct due_heap pending, retiring; /* orders: reservations; finished ones */
     struct due_heap lease_ends, denial_ends, answer_ends, sale_ends;
 
-    uint32_t position; /* of the command being applied */
+    struct reply blank; /* what replies of this batch begin as: copied, which is faster than zeroing */
+    uint32_t position;  /* of the command being applied */
     struct {
         uint32_t sale, sku;
     } about; /* what it turned out to be about: see idempotency.c */

@@ -86,7 +86,7 @@ struct gateway {
     struct route_stats *stats; /* by route, one more for what met none */
     uint64_t idempotency_replays, orders[32] /* by enum result */, shed[3];
     uint64_t bytes_in, bytes_out, parse_refusals;
-    int64_t started_wall_ms;
+    uint64_t tick_due_ns, loop_lag_ns; /* how late the last tick was */
 
     char read_buffer[GATEWAY_READ_SIZE]; /* lent to one read at a time */
 };

@@ -8,6 +8,8 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -140,6 +142,7 @@ static void finish(struct gateway *g)
     listener_close(&g->listeners[LISTENER_ADMIN]);
     client_destroy(g->client, client_closed, g);
     connections_flush(g);
+    exchange_sleepers_close(g);
     connections_close(g);
 }
 
@@ -182,6 +185,9 @@ static void signal_cb(uv_signal_t *handle, int number)
 static void tick_cb(uv_timer_t *timer)
 {
     struct gateway *g = timer->data;
+    uint64_t now = uv_hrtime();
+    g->loop_lag_ns = now > g->tick_due_ns ? now - g->tick_due_ns : 0;
+    g->tick_due_ns = now + GATEWAY_TICK_MS * 1000000ull;
     renew_date(g);
     connections_tick(g);
 }
@@ -242,6 +248,21 @@ static void close_gateway(struct gateway *g)
     sodium_memzero(&g->payment_secrets, sizeof g->payment_secrets);
 }
 
+/* Each connection is a file: takes as many as this process may have. */
+static void raise_files_limit(const struct gateway *g)
+{
+    struct rlimit limit;
+    uint64_t needed = g->limits.connections_max + 64; /* nodes, listeners, the loop's own */
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed) {
+        return;
+    }
+    limit.rlim_cur = needed < limit.rlim_max ? needed : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < needed) {
+        log_warn("fewer files than --connections-max may be open files=%llu",
+                 (unsigned long long)limit.rlim_cur);
+    }
+}
+
 static int start(struct gateway *g)
 {
     struct client_config config = {
@@ -254,10 +275,11 @@ static int start(struct gateway *g)
     if (read_secrets(g, config.key) != 0) {
         return -1;
     }
+    raise_files_limit(g);
     uint64_t random;
     randombytes_buf(&random, sizeof random);
     snprintf(g->request_id_prefix, sizeof g->request_id_prefix, "%016llx", (unsigned long long)random);
-    g->started_wall_ms = clock_wall_ms();
+    g->tick_due_ns = uv_hrtime() + GATEWAY_TICK_MS * 1000000ull;
     g->auth_cache = auth_cache_create();
     g->order_requests = order_requests_create();
     routes_init();

@@ -97,6 +97,12 @@ static void write_connections(const struct gateway *g, struct text *t)
     }
 }
 
+static void write_loop(const struct gateway *g, struct text *t)
+{
+    metrics_single(t, "holdfast_loop_lag_seconds", "gauge", "How late the last tick of the loop was.",
+                   (double)g->loop_lag_ns / 1e9);
+}
+
 static void write_orders(const struct gateway *g, struct text *t)
 {
     char labels[64];
@@ -139,6 +145,7 @@ void metrics_get(struct exchange *x)
                        "version=\"" HOLDFAST_VERSION "\",program=\"holdfast-gateway\"", 1);
     write_routes(x->gateway, &t);
     write_connections(x->gateway, &t);
+    write_loop(x->gateway, &t);
     write_orders(x->gateway, &t);
     write_client(x->gateway, &t);
     metrics_process(&t);

@@ -583,6 +583,9 @@ void route_check(struct exchange *x, enum listener_kind listener)
         !read_query(x, query, &used) || !read_precondition(x) || !read_key(x) || !read_wait(x)) {
         return;
     }
+    if (x->wait_ms == 0 && !x->respond_async) {
+        x->wait_ms = x->gateway->limits.wait_ms; /* not waiting at all is only possible with 202 */
+    }
     x->deadline_ms = uv_now(x->gateway->loop) + x->wait_ms;
 }
 

@@ -74,10 +74,11 @@ static const char *const users[] = {
     "user-with-an-id-of-sixty-four-bytes-0123456789012345678901234567", "w"};
 static const char *const names[] = {"L", "M", "N"};
 static const char *const titles[] = {"", "title", "another title"};
-static const char *const reasons[] = {
-    "", "why not", "a reason that takes more than one of the small classes of texts",
+static const char longest_reason[] =
     "a reason that is about as long as a reason may be: one hundred and twenty bytes, more or less, "
-    "with nothing in it"};
+    "with nothing in it";
+static const char *const reasons[] = {
+    "", "why not", "a reason that takes more than one of the small classes of texts", longest_reason};
 static char keys[1024][KEY_SIZE_MAX + 1];
 
 #define PICK(run, list) str_from(list[prng_below(&(run)->prng, ARRAY_COUNT(list))])
