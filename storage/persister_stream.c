@@ -165,6 +165,7 @@ void stream_build(struct stream *s, const struct persister_event *const *events,
     *w = (struct window){
         .last_sequence = events[count - 1]->sequence,
         .last_index = events[count - 1]->index,
+        .last_time_ms = events[count - 1]->time_ms,
         .events = count,
         .lanes_left = s->lanes,
     };

@@ -43,6 +43,7 @@ struct lane_run {
 
 struct window {
     uint64_t last_sequence, last_index;
+    int64_t last_time_ms;
     size_t events;
     size_t rows[COPY_COUNT];
     uint32_t lanes_left; /* that have not committed it */

@@ -47,9 +47,9 @@ struct worker {
         /* news */
         struct worker_news news;
         /* figures */
-        uint64_t persisted, events, transactions, errors, evictions, streams;
+        uint64_t persisted, events, transactions, errors, streams;
         uint64_t rows[COPY_COUNT];
-        int64_t persisted_time_ms;
+        int64_t oldest_ms; /* about when the oldest uncommitted event happened */
         bool connected, fenced;
         char error[256];
         struct histogram duration;
@@ -118,6 +118,8 @@ size_t worker_offer(struct worker *w, uint64_t stream, const struct event_view *
         while (taken < count && w->shared.uncommitted < PERSISTER_QUEUE_EVENTS_MAX &&
                persister_queue_push(&w->shared.queue, &events[taken])) {
             CHECK(events[taken].sequence == events[0].sequence + taken);
+            w->shared.oldest_ms =
+                w->shared.uncommitted == 0 ? events[taken].time_ms : w->shared.oldest_ms;
             w->shared.uncommitted++;
             taken++;
         }
@@ -174,6 +176,7 @@ void worker_write_metrics(struct worker *w, struct text *t)
     pthread_mutex_lock(&w->mutex);
     memcpy(rows, w->shared.rows, sizeof rows);
     streams = w->shared.streams;
+    int64_t lag_ms = w->shared.uncommitted > 0 ? clock_wall_ms() - w->shared.oldest_ms : 0;
     *duration = w->shared.duration;
     pthread_mutex_unlock(&w->mutex);
 
@@ -183,6 +186,9 @@ void worker_write_metrics(struct worker *w, struct text *t)
                    "1 when a later leader writes to PostgreSQL.", s.fenced);
     metrics_single(t, "holdfast_persist_queue_events", "gauge",
                    "Events handed to the persister and not committed.", (double)s.queue_events);
+    metrics_single(t, "holdfast_persist_lag_seconds", "gauge",
+                   "Age of the oldest event handed to the persister and not committed.",
+                   lag_ms > 0 ? (double)lag_ms / 1e3 : 0);
     metrics_single(t, "holdfast_persist_sequence", "gauge",
                    "All events up to this sequence are committed.", (double)s.persisted_sequence);
     metrics_single(t, "holdfast_persist_events_total", "counter", "Events committed.",
@@ -288,6 +294,7 @@ static void publish_persisted(struct worker *w, const struct window *window)
     w->shared.error[0] = '\0';
     CHECK(w->shared.uncommitted >= window->events);
     w->shared.uncommitted -= window->events;
+    w->shared.oldest_ms = window->last_time_ms; /* what is left came after it */
     if (w->shared.generation == w->generation) {
         w->shared.news.acked = window->last_sequence;
         if (w->shared.starved && w->shared.uncommitted <= PERSISTER_QUEUE_EVENTS_MAX / 2) {
