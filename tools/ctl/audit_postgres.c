@@ -38,11 +38,10 @@ static int64_t number(const PGresult *rows, int row, int column)
 }
 
 /* Waits until the engine knows that every event below `next` is persisted. */
-static enum ctl_exit wait_drained(struct audit *a, uint64_t next, struct audit_engine *e, bool *drained,
-                                  struct audit_persist *p)
+static enum ctl_exit wait_drained(struct audit *a, uint64_t next, struct audit_engine *e,
+                                  bool *drained, struct audit_persist *p)
 {
-    uint64_t deadline_ms =
-        clock_monotonic_ms() + ctl_value(&a->ctl->arguments, "wait")->u64;
+    uint64_t deadline_ms = clock_monotonic_ms() + ctl_value(&a->ctl->arguments, "wait")->u64;
     for (;;) {
         enum ctl_exit rv = audit_persist_read(a, p, e->acked, e->shards);
         if (rv != CTL_OK) {
@@ -60,12 +59,13 @@ static enum ctl_exit wait_drained(struct audit *a, uint64_t next, struct audit_e
 
 static void check_stock_sums(struct audit *a, const struct audit_engine *e, PGconn *c)
 {
-    PGresult *rows = audit_query(
-        a, c, "stock by SKU",
-        "SELECT l.sku, sum(l.quantity) FILTER (WHERE o.status = 'pending_payment'),"
-        " sum(l.quantity) FILTER (WHERE o.status = 'paid')"
-        " FROM holdfast.order_lines l JOIN holdfast.orders o ON o.id = l.order_id AND o.shard = l.shard"
-        " GROUP BY l.sku ORDER BY l.sku COLLATE \"C\"");
+    PGresult *rows =
+        audit_query(a, c, "stock by SKU",
+                    "SELECT l.sku, sum(l.quantity) FILTER (WHERE o.status = 'pending_payment'),"
+                    " sum(l.quantity) FILTER (WHERE o.status = 'paid')"
+                    " FROM holdfast.order_lines l JOIN holdfast.orders o ON o.id = l.order_id AND "
+                    "o.shard = l.shard"
+                    " GROUP BY l.sku ORDER BY l.sku COLLATE \"C\"");
     if (rows == NULL) {
         return;
     }
@@ -116,9 +116,10 @@ static bool is_over(const struct audit_engine *e, const char *name)
 
 static void check_eligibilities(struct audit *a, const struct audit_engine *e, PGconn *c)
 {
-    PGresult *rows = audit_query(a, c, "eligibilities",
-                                 "SELECT sale_id || ' ' || user_id FROM holdfast.eligibilities"
-                                 " WHERE granted ORDER BY (sale_id || ' ' || user_id) COLLATE \"C\"");
+    PGresult *rows =
+        audit_query(a, c, "eligibilities",
+                    "SELECT sale_id || ' ' || user_id FROM holdfast.eligibilities"
+                    " WHERE granted ORDER BY (sale_id || ' ' || user_id) COLLATE \"C\"");
     if (rows == NULL) {
         return;
     }
@@ -153,10 +154,11 @@ static void check_eligibilities(struct audit *a, const struct audit_engine *e, P
 
 static void check_watermarks(struct audit *a, const struct audit_engine *e, PGconn *c)
 {
-    PGresult *rows = audit_query(a, c, "watermarks",
-                                 "SELECT w.shard, w.sequence, coalesce(max(o.sequence), 0)"
-                                 " FROM holdfast.watermark w LEFT JOIN holdfast.outbox o USING (shard)"
-                                 " GROUP BY w.shard, w.sequence ORDER BY w.shard");
+    PGresult *rows =
+        audit_query(a, c, "watermarks",
+                    "SELECT w.shard, w.sequence, coalesce(max(o.sequence), 0)"
+                    " FROM holdfast.watermark w LEFT JOIN holdfast.outbox o USING (shard)"
+                    " GROUP BY w.shard, w.sequence ORDER BY w.shard");
     if (rows == NULL) {
         return;
     }
@@ -166,8 +168,8 @@ static void check_watermarks(struct audit *a, const struct audit_engine *e, PGco
         int64_t shard = number(rows, i, 0);
         uint64_t watermark = (uint64_t)number(rows, i, 1), newest = (uint64_t)number(rows, i, 2);
         bool known = shard >= 0 && shard < e->shards;
-        /* What the engine has let go of must be there; a row above its watermark was not written by a
-         * persister. */
+        /* What the engine has let go of must be there; a row above its watermark was not written by
+         * a persister. */
         if (!known || watermark < e->acked[shard] || newest > watermark) {
             wrong++;
             snprintf(example, sizeof example,
@@ -177,8 +179,8 @@ static void check_watermarks(struct audit *a, const struct audit_engine *e, PGco
         } else if (e->quiet && watermark != e->acked[shard]) {
             wrong++;
             snprintf(example, sizeof example,
-                     "; shard %" PRId64 ": %" PRIu64 " in the engine, %" PRIu64 " in PostgreSQL", shard,
-                     e->acked[shard], watermark);
+                     "; shard %" PRId64 ": %" PRIu64 " in the engine, %" PRIu64 " in PostgreSQL",
+                     shard, e->acked[shard], watermark);
         }
     }
     int count = PQntuples(rows);
@@ -206,10 +208,10 @@ static void check_outbox(struct audit *a, const struct audit_engine *e, PGconn *
     bool single = count == distinct && count == ids;
     /* Shards are written side by side: what is not yet acknowledged may have holes for a moment. */
     bool whole = first == 1 && last == count && (e->quiet ? last == expected : last >= expected);
-    audit_verdict(a, "outbox", "PostgreSQL", single ? judge(e, whole) : AUDIT_WRONG,
-                  "%" PRId64 " events of 1 to %" PRId64 " expected: %" PRId64 " missing, %" PRId64
-                  " double",
-                  count, expected, (last > expected ? last : expected) - distinct, count - distinct);
+    audit_verdict(
+        a, "outbox", "PostgreSQL", single ? judge(e, whole) : AUDIT_WRONG,
+        "%" PRId64 " events of 1 to %" PRId64 " expected: %" PRId64 " missing, %" PRId64 " double",
+        count, expected, (last > expected ? last : expected) - distinct, count - distinct);
 }
 
 /* The last event of each order tells its status; every order has a first one. */
@@ -243,7 +245,8 @@ static void check_payments(struct audit *a, PGconn *c)
         a, c, "payments",
         "WITH taken AS ("
         "  SELECT order_id, count(*) AS times, max(amount) AS amount, max(currency) AS currency,"
-        "  max(outcome) AS outcome FROM holdfast.payments WHERE outcome <> 'rejected' GROUP BY order_id)"
+        "  max(outcome) AS outcome FROM holdfast.payments WHERE outcome <> 'rejected' GROUP BY "
+        "order_id)"
         " SELECT count(*), min(holdfast.order_id_text(coalesce(o.id, t.order_id))),"
         " (SELECT count(*) FROM holdfast.payments)"
         " FROM holdfast.orders o FULL JOIN taken t ON t.order_id = o.id"
@@ -293,7 +296,7 @@ static enum ctl_exit run_round(struct audit *a, PGconn *c, bool *stable)
     *stable = true;
     if (rv == CTL_OK && !drained) {
         audit_verdict(a, "persister caught up", "leader", AUDIT_WRONG, "%s%s%s",
-                      !p.configured  ? "the nodes have no PostgreSQL"
+                      !p.configured ? "the nodes have no PostgreSQL"
                       : p.connected ? "it is connected but behind"
                                     : "no connection",
                       p.error[0] != '\0' ? ": " : "", p.error);
