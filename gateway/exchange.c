@@ -133,6 +133,17 @@ void exchange_sleep_cancel(struct exchange *x)
     }
 }
 
+void exchange_sleepers_close(struct gateway *g)
+{
+    while (g->sleepers != NULL) {
+        struct exchange *x = g->sleepers;
+        g->sleepers = x->next_sleeper;
+        x->sleeping = false;
+        x->answered = true;
+        exchange_settle(x);
+    }
+}
+
 struct str exchange_query(const struct exchange *x, const char *name)
 {
     for (size_t i = 0; i < x->query_count; i++) {

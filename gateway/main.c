@@ -8,6 +8,8 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -21,8 +23,8 @@
 #include "proto/client.h"
 
 static struct {
-    const char *listen, *listen_admin, *cluster_key_file, *api_keys_file, *secret_file, *public_key_file,
-        *issuer, *audience, *payment_secret_file, *log_level;
+    const char *listen, *listen_admin, *cluster_key_file, *api_keys_file, *secret_file,
+        *public_key_file, *issuer, *audience, *payment_secret_file, *log_level;
     struct option_list nodes;
     uint64_t drain_delay_ms, drain_timeout_ms, queue_max, window_frames;
 } given;
@@ -80,7 +82,8 @@ static const struct option table[] = {
      "after SIGTERM, go on accepting this long while not ready", 0, 600000},
     {"drain-timeout", 0, OPTION_DURATION, &given.drain_timeout_ms, "30s", "TIME",
      "after SIGTERM, end at the latest", 1, 3600000},
-    {"log-level", 0, OPTION_TEXT, &given.log_level, "info", "LEVEL", "error, warn, info or debug", 0, 0},
+    {"log-level", 0, OPTION_TEXT, &given.log_level, "info", "LEVEL", "error, warn, info or debug",
+     0, 0},
 };
 
 static const struct options options = {
@@ -101,7 +104,8 @@ static int read_secrets(struct gateway *g, uint8_t cluster_key[static LINK_KEY_S
     }
     if (link_read_key(given.cluster_key_file, cluster_key) != 0 ||
         (given.api_keys_file != NULL && api_keys_read(&g->keys, given.api_keys_file) != 0) ||
-        (given.secret_file != NULL && user_tokens_read_secret(&g->tokens, given.secret_file) != 0) ||
+        (given.secret_file != NULL &&
+         user_tokens_read_secret(&g->tokens, given.secret_file) != 0) ||
         (given.public_key_file != NULL &&
          user_tokens_read_public_key(&g->tokens, given.public_key_file) != 0) ||
         (given.payment_secret_file != NULL &&
@@ -140,6 +144,7 @@ static void finish(struct gateway *g)
     listener_close(&g->listeners[LISTENER_ADMIN]);
     client_destroy(g->client, client_closed, g);
     connections_flush(g);
+    exchange_sleepers_close(g);
     connections_close(g);
 }
 
@@ -182,6 +187,9 @@ static void signal_cb(uv_signal_t *handle, int number)
 static void tick_cb(uv_timer_t *timer)
 {
     struct gateway *g = timer->data;
+    uint64_t now = uv_hrtime();
+    g->loop_lag_ns = now > g->tick_due_ns ? now - g->tick_due_ns : 0;
+    g->tick_due_ns = now + GATEWAY_TICK_MS * 1000000ull;
     renew_date(g);
     connections_tick(g);
 }
@@ -242,6 +250,21 @@ static void close_gateway(struct gateway *g)
     sodium_memzero(&g->payment_secrets, sizeof g->payment_secrets);
 }
 
+/* Each connection is a file: takes as many as this process may have. */
+static void raise_files_limit(const struct gateway *g)
+{
+    struct rlimit limit;
+    uint64_t needed = g->limits.connections_max + 64; /* nodes, listeners, the loop's own */
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed) {
+        return;
+    }
+    limit.rlim_cur = needed < limit.rlim_max ? needed : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < needed) {
+        log_warn("fewer files than --connections-max may be open files=%llu",
+                 (unsigned long long)limit.rlim_cur);
+    }
+}
+
 static int start(struct gateway *g)
 {
     struct client_config config = {
@@ -254,10 +277,12 @@ static int start(struct gateway *g)
     if (read_secrets(g, config.key) != 0) {
         return -1;
     }
+    raise_files_limit(g);
     uint64_t random;
     randombytes_buf(&random, sizeof random);
-    snprintf(g->request_id_prefix, sizeof g->request_id_prefix, "%016llx", (unsigned long long)random);
-    g->started_wall_ms = clock_wall_ms();
+    snprintf(g->request_id_prefix, sizeof g->request_id_prefix, "%016llx",
+             (unsigned long long)random);
+    g->tick_due_ns = uv_hrtime() + GATEWAY_TICK_MS * 1000000ull;
     g->auth_cache = auth_cache_create();
     g->order_requests = order_requests_create();
     routes_init();
@@ -287,7 +312,8 @@ int main(int argc, char **argv)
     }
     if (operands != argc || log_parse_level(given.log_level, &level) != 0) {
         fprintf(stderr, "holdfast-gateway: %s; see holdfast-gateway --help\n",
-                operands != argc ? "takes no operands" : "--log-level is error, warn, info or debug");
+                operands != argc ? "takes no operands"
+                                 : "--log-level is error, warn, info or debug");
         return 2;
     }
     log_init("holdfast-gateway", level);

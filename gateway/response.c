@@ -15,6 +15,8 @@
 #include "gateway/metrics.h"
 #include "proto/order_id.h"
 
+#define AGAIN_AFTER_MS 1000 /* for refusals that an operator or the database must end */
+
 const char *response_reason(int status)
 {
     switch (status) {
@@ -101,6 +103,18 @@ void response_location_order(struct exchange *x, uint64_t order)
     out_literal(&x->fields, "\r\n");
 }
 
+/* version-traceid-parentid-flags, of W3C Trace Context level 1. */
+static bool is_traceparent(struct str s)
+{
+    bool good = s.len == 55;
+    for (uint32_t i = 0; good && i < s.len; i++) {
+        bool dash = i == 2 || i == 35 || i == 52;
+        char c = s.ptr[i];
+        good = dash ? c == '-' : (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+    }
+    return good;
+}
+
 static void compose_head(struct exchange *x, bool has_body)
 {
     struct out *h = &x->head;
@@ -126,7 +140,7 @@ static void compose_head(struct exchange *x, bool has_body)
     out_u64(h, x->log_index != 0 ? x->log_index : x->gateway->index_seen);
     out_literal(h, "\r\nX-Content-Type-Options: nosniff\r\n");
     struct str trace = x->request.fields[FIELD_TRACEPARENT];
-    if (trace.ptr != NULL && trace.len == 55) {
+    if (trace.ptr != NULL && is_traceparent(trace)) {
         out_literal(h, "traceparent: ");
         out_str(h, trace);
         out_literal(h, "\r\n");
@@ -313,8 +327,9 @@ static const char *subject_name(uint32_t subject)
 
 static const char *limit_name(uint32_t limit)
 {
-    static const char *const names[] = {"skus_max",   "sales_max",       "users_max",  "eligibilities_max",
-                                        "orders_max", "idempotency_max", "leases_max", "events_max"};
+    static const char *const names[] = {"skus_max",          "sales_max",  "users_max",
+                                        "eligibilities_max", "orders_max", "idempotency_max",
+                                        "leases_max",        "events_max"};
     return limit < ARRAY_COUNT(names) ? names[limit] : NULL;
 }
 
@@ -368,7 +383,8 @@ void problem_write_reply(struct json_writer *w, const struct reply *r)
     case RESULT_ORDER_NOT_PAYABLE:
     case RESULT_ORDER_NOT_CANCELLABLE:
     case RESULT_ORDER_NOT_REFUNDABLE:
-        put_word(w, STR_LITERAL("order_status"), order_status_name((enum order_status)r->order_status));
+        put_word(w, STR_LITERAL("order_status"),
+                 order_status_name((enum order_status)r->order_status));
         return;
     case RESULT_AMOUNT_MISMATCH:
         json_put(w, "amount", int, r->amount);
@@ -379,6 +395,10 @@ void problem_write_reply(struct json_writer *w, const struct reply *r)
         return;
     case RESULT_CAPACITY:
         put_word(w, STR_LITERAL("limit"), limit_name(r->detail));
+        json_put(w, "retry_after_ms", uint, AGAIN_AFTER_MS);
+        return;
+    case RESULT_BACKLOG_FULL:
+        json_put(w, "retry_after_ms", uint, AGAIN_AFTER_MS);
         return;
     case RESULT_OK:
     case RESULT_INVALID:
@@ -391,7 +411,6 @@ void problem_write_reply(struct json_writer *w, const struct reply *r)
     case RESULT_ORDER_LIMIT_REACHED:
     case RESULT_INSUFFICIENT_STOCK:
     case RESULT_STALE_FENCING_TOKEN:
-    case RESULT_BACKLOG_FULL:
         return;
     }
     CHECK_UNREACHABLE();
@@ -401,7 +420,7 @@ void problem_send_reply(struct exchange *x, const struct reply *r)
 {
     enum problem p = problem_of_result((enum result)r->result);
     if (r->result == RESULT_BACKLOG_FULL || r->result == RESULT_CAPACITY) {
-        response_field(x, "Retry-After", STR_LITERAL("1"));
+        response_fieldf(x, "Retry-After", "%d", AGAIN_AFTER_MS / 1000);
     }
     struct json_writer w = problem_begin(x, p, refusals[r->result].detail);
     problem_write_reply(&w, r);

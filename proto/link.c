@@ -95,6 +95,14 @@ void link_close(struct link *l)
 static void link_idle_cb(uv_timer_t *timer)
 {
     struct link *l = container_of(timer, struct link, timer);
+    /* A peer that takes what we send is alive, even if its answer is queued behind much of that. Only
+     * while output waits: an empty socket buffer takes bytes for a dead peer too. */
+    size_t queued = link_output_queued(l);
+    uint64_t handed = l->out_total - queued;
+    if (queued > 0 && handed != l->idle_handed) {
+        l->idle_checks = 0;
+    }
+    l->idle_handed = handed;
     if (++l->idle_checks > LINK_IDLE_CHECKS) {
         link_fail(l, "nothing received for %llu ms",
                   (unsigned long long)l->options.idle_timeout_ms);

@@ -47,12 +47,14 @@ struct link {
      * of 8. */
     struct link_buffer in;
     size_t in_start;
-    unsigned idle_checks; /* in a row without input */
+    unsigned idle_checks;  /* in a row without input and without progress of the output */
+    uint64_t idle_handed;  /* handed to the kernel as of the last check */
 
     /* Output: frames gather in `out`; while the kernel takes no more, `writing` belongs to libuv. */
     struct link_buffer out;
     struct link_buffer writing;
     bool write_busy;
+    uint64_t out_total; /* bytes ever queued */
     size_t reserved; /* payload bytes of the frame under construction */
     bool has_reserved;
 

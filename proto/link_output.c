@@ -106,6 +106,7 @@ void link_output_raw(struct link *l, const void *data, size_t size)
     buffer_reserve(&l->out, size);
     memcpy(l->out.data + l->out.size, data, size);
     l->out.size += size;
+    l->out_total += size;
     link_output_flush(l);
 }
 
@@ -142,6 +143,7 @@ void link_commit(struct link *l)
     store_u32(header + 4, crc32c(0, payload, l->reserved));
     memset(payload + l->reserved, 0, span - FRAME_HEADER_SIZE - l->reserved);
     l->out.size += span;
+    l->out_total += span;
     if (l->out.size >= OUTPUT_FLUSH_SIZE && !l->write_busy) {
         link_output_flush(l);
     } else if (!l->write_busy && !uv_is_active((uv_handle_t *)&l->flush)) {

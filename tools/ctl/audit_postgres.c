@@ -111,7 +111,7 @@ static bool is_over(const struct audit_engine *e, const char *name)
 static void check_eligibilities(struct audit *a, const struct audit_engine *e, PGconn *c)
 {
     PGresult *rows = audit_query(a, c, "eligibilities",
-                                 "SELECT sale_id || ' ' || user_id AS name FROM holdfast.eligibilities"
+                                 "SELECT sale_id || ' ' || user_id FROM holdfast.eligibilities"
                                  " WHERE granted ORDER BY (sale_id || ' ' || user_id) COLLATE \"C\"");
     if (rows == NULL) {
         return;

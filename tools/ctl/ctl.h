@@ -98,6 +98,8 @@ char *ctl_lend(const char *text);
 
 /* ---- helpers for records ---- */
 
+/* A text from elsewhere, which may have been cut within a character: what is not UTF-8 becomes '?'. */
+json_t *ctl_json_text(const char *text);
 /* RFC 3339, or null for 0. */
 json_t *ctl_json_time(int64_t ms);
 json_t *ctl_json_u64(uint64_t n);

@@ -86,7 +86,8 @@ static enum ctl_exit find_directory(struct demo *d, const char *given, bool crea
     if (real == NULL && !create && errno == ENOENT) {
         return CTL_REFUSED;
     }
-    if (real == NULL || strlen(real) > DEMO_PATH_SIZE - 256 || strpbrk(real, "\n\t") != NULL) {
+    if (real == NULL || strlen(real) > DEMO_PATH_SIZE - 256 || strpbrk(real, "\n\t") != NULL ||
+        !str_is_utf8(str_from(real))) {
         ctl_say("cannot use %s: %s", given, real == NULL ? strerror(errno) : "not a usable path");
         free(real);
         return CTL_FAILURE;
@@ -154,6 +155,11 @@ static enum ctl_exit new_state(struct demo *d)
         text_cstring(&endpoints), "url", url, "admin_url", admin_url, "postgres", "mode", mode, "url",
         strcmp(mode, "given") == 0 ? ctl_text(a, "postgres-url") : "", "secrets", "processes");
     CHECK(d->state != NULL);
+    if (ctl_given(a, "bin")) { /* the same binaries when it is started again */
+        char *bin = realpath(ctl_text(a, "bin"), NULL);
+        json_object_set_new(d->state, "bin", ctl_json_text(bin != NULL ? bin : ctl_text(a, "bin")));
+        free(bin);
+    }
     text_close(&endpoints);
     return CTL_OK;
 }

@@ -42,10 +42,11 @@ enum ctl_exit persist_status(struct ctl *ctl)
     uint64_t total = s->events_next > 0 ? s->events_next - 1 : 0;
     bool well = !s->configured || s->connected;
     output_record(&ctl->output, columns, ARRAY_COUNT(columns),
-                  json_pack("{s:b, s:b, s:s, s:I, s:I, s:s, s:I, s:I, s:o}", "configured",
+                  json_pack("{s:b, s:b, s:o, s:I, s:I, s:o, s:I, s:I, s:o}", "configured",
                             (int)s->configured, "connected", (int)s->connected, "postgres_url",
-                            s->postgres_url, "events_total", (json_int_t)total, "events_pending",
-                            (json_int_t)(s->events_next - s->events_first), "error", s->error,
+                            ctl_json_text(s->postgres_url), "events_total", (json_int_t)total, "events_pending",
+                            (json_int_t)(s->events_next - s->events_first), "error",
+                            ctl_json_text(s->error),
                             "events_first", (json_int_t)s->events_first, "events_next",
                             (json_int_t)s->events_next, "shards", shards));
     holdfast__response__free_unpacked(response, NULL);

@@ -97,6 +97,7 @@ static _Noreturn void become(const struct process_spawn *s, int gate, int report
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
+        signal(SIGPIPE, SIG_DFL);
         execve(s->arguments[0], (char *const *)(uintptr_t)s->arguments, environment);
         failed = errno;
     }

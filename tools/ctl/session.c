@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "proto/address.h"
 #include "tools/ctl/ctl.h"
 
 enum ctl_exit ctl_open(struct ctl *ctl)
@@ -23,6 +24,7 @@ enum ctl_exit ctl_open(struct ctl *ctl)
     }
     struct client_config config = {.fixed_endpoints = false};
     if (link_read_key(key_file, config.key) != 0) {
+        ctl_say("the cluster key %s cannot be used", key_file);
         ctl_hint("a file of 64 hex digits with mode 0600, the same as the nodes have");
         return CTL_USAGE;
     }
@@ -39,6 +41,13 @@ enum ctl_exit ctl_open(struct ctl *ctl)
             ctl_say("more than %d endpoints", CLIENT_NODES_MAX);
             rv = CTL_USAGE;
             break;
+        }
+        char host[ADDRESS_HOST_SIZE];
+        uint16_t port;
+        if (address_parse(item, host, &port) != 0) {
+            ctl_say("'%s' is not an address", item);
+            ctl_hint("--endpoints 127.0.0.1:7101: a numeric host and a port");
+            rv = CTL_USAGE;
         }
         endpoints[config.endpoints_count++] = item;
     }

@@ -574,6 +574,32 @@ static void test_half_open_peer(void **state)
     close(fd);
 }
 
+/* A peer that says nothing because it is busy taking what we send is alive; one that stops is not. */
+static void test_slow_reader_is_alive(void **state)
+{
+    struct fixture *f = *state;
+    f->options.idle_timeout_ms = 200;
+    f->options.output_size_max = 64u << 20;
+    fixture_listen(f, 8);
+    int fd = raw_handshake(f);
+    static uint8_t body[1u << 20];
+    while (link_send(f->accepted[0].link, body, sizeof body - 8, NULL, 0) == 0) {
+    }
+    uint64_t start = clock_monotonic_ms(), last = start;
+    while (last - start < 1500) {
+        if (clock_monotonic_ms() - last >= 20) {
+            last = clock_monotonic_ms();
+            (void)recv(fd, body, 500000, MSG_DONTWAIT);
+        }
+        uv_run(&f->loop, UV_RUN_ONCE); /* at most one check of the idle limit */
+    }
+    assert_int_equal(f->accepted[0].closed, 0);
+    assert_true(link_output_queued(f->accepted[0].link) > 0);
+    RUN_UNTIL(f, f->accepted[0].closed == 1);
+    assert_string_equal(f->accepted[0].reason, "nothing received for 200 ms");
+    close(fd);
+}
+
 static void test_output_queue_full(void **state)
 {
     struct fixture *f = *state;
@@ -787,6 +813,7 @@ int main(void)
         TEST(test_half_a_frame_then_end),
         TEST(test_reset_is_noticed),
         TEST(test_half_open_peer),
+        TEST(test_slow_reader_is_alive),
         TEST(test_output_queue_full),
         TEST(test_close_in_frame_callback),
         TEST(test_close_in_open_callback),
