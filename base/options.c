@@ -67,12 +67,23 @@ static bool append_item(struct option_list *list, const char *item)
     return true;
 }
 
-/* Texts that items of lists point into: for the life of the process, also when the list was replaced by
- * one of higher rank, and never out of a leak checker's sight. */
+/* Texts that values point into: for the life of the process, also when a value of higher rank has
+ * replaced them, and never out of a leak checker's sight. */
 static struct kept_text {
     struct kept_text *next;
     char text[];
 } *kept;
+
+static char *keep_text(const char *text)
+{
+    size_t size = strlen(text) + 1;
+    struct kept_text *copy = malloc(sizeof *copy + size);
+    CHECK(copy != NULL);
+    memcpy(copy->text, text, size);
+    copy->next = kept;
+    kept = copy;
+    return copy->text;
+}
 
 /* Sets one value from its text. Returns NULL, or what is wrong with it. */
 static const char *set(const struct option *option, const char *text, bool split)
@@ -92,12 +103,7 @@ static const char *set(const struct option *option, const char *text, bool split
         if (!split) {
             return append_item(list, text) ? NULL : "too many items";
         }
-        struct kept_text *copy = malloc(sizeof *copy + strlen(text) + 1);
-        CHECK(copy != NULL);
-        strcpy(copy->text, text);
-        copy->next = kept;
-        kept = copy;
-        char *rest = copy->text;
+        char *rest = keep_text(text);
         for (char *item; (item = strsep(&rest, ",")) != NULL;) {
             if (item[0] != '\0' && !append_item(list, item)) {
                 return "too many items";
@@ -158,12 +164,10 @@ static int file_value(void *ctx, const char *section, const char *name, const ch
         pass->failed = true;
         return 0;
     }
-    char *copy = strdup(value);
-    CHECK(copy != NULL);
     if (option->type == OPTION_LIST) {
         ((struct option_list *)option->value)->count = 0;
     }
-    pass->failed = !apply(pass->o, option, copy, true, pass->path);
+    pass->failed = !apply(pass->o, option, keep_text(value), true, pass->path);
     return pass->failed ? 0 : 1;
 }
 

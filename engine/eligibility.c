@@ -82,7 +82,7 @@ static void add_event(struct engine *e, enum event_kind kind, uint32_t member)
 enum result eligibility_grant(struct engine *e, const struct intent *in, struct reply *r)
 {
     const struct command *c = &in->command;
-    uint32_t sale = sale_find(e, c->eligibility.sale);
+    uint32_t sale = in->sale != 0 ? in->sale : sale_find(e, c->eligibility.sale);
     if (sale == 0) {
         return refuse_not_found(r, SUBJECT_SALE);
     }
@@ -122,7 +122,7 @@ enum result eligibility_grant(struct engine *e, const struct intent *in, struct 
 enum result eligibility_revoke(struct engine *e, const struct intent *in, struct reply *r)
 {
     const struct command *c = &in->command;
-    uint32_t sale = sale_find(e, c->eligibility.sale);
+    uint32_t sale = in->sale != 0 ? in->sale : sale_find(e, c->eligibility.sale);
     if (sale == 0) {
         return refuse_not_found(r, SUBJECT_SALE);
     }

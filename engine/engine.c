@@ -3,7 +3,7 @@
  * Memory is the cost of an order, not arithmetic: user, membership, key and order each live in another
  * cache line. So a batch is worked through in windows: all commands of a window are decoded and
  * hashed, then what they will touch is fetched in rounds (map entries → user → membership → order before),
- * then they are applied one after the other. Fetching is only a hint: nothing that it finds is used. */
+ * then they are applied one after the other. */
 #include "engine/engine.h"
 
 #include "engine/parts.h"
@@ -154,66 +154,73 @@ static void hash_intent(struct engine *e, struct intent *in)
         in->user_hash = hash_str(&e->secret, c->eligibility.user);
         map_prefetch(&e->users, in->user_hash);
     } else if (c->kind == COMMAND_PAYMENT_APPLY) {
-        map_prefetch(&e->orders, hash_pair(&e->secret, c->payment.order, 0));
+        map_prefetch(&e->orders, order_hash(e, c->payment.order));
     }
+}
+
+static bool is_about_user(enum command_kind kind)
+{
+    return kind == COMMAND_ORDER_PLACE || kind == COMMAND_ELIGIBILITY_GRANT ||
+           kind == COMMAND_ELIGIBILITY_REVOKE;
 }
 
 static void fetch_user(struct engine *e, struct intent *in)
 {
-    in->user_hint = 0;
+    const struct command *c = &in->command;
+    in->sale = in->sku = in->user_hint = in->member_hint = 0;
     if (!in->hashed) {
         return;
     }
-    enum command_kind kind = in->command.kind;
-    if (kind == COMMAND_ORDER_PLACE) {
-        struct map_walk w = map_find(&e->skus, in->sku_hash);
-        uint32_t sku = map_next(&w);
-        table_prefetch(&e->tables.table[TABLE_SKU], sku);
+    if (c->kind == COMMAND_ORDER_PLACE) {
+        in->sku = sku_find(e, c->order_place.lines[0].sku, in->sku_hash);
+        table_prefetch(&e->tables.table[TABLE_SKU], in->sku);
     }
-    if (kind == COMMAND_ORDER_PLACE || kind == COMMAND_ELIGIBILITY_GRANT ||
-        kind == COMMAND_ELIGIBILITY_REVOKE) {
+    if (is_about_user(c->kind)) {
         struct map_walk w = map_find(&e->users, in->user_hash);
         in->user_hint = map_next(&w);
         table_prefetch(&e->tables.table[TABLE_USER], in->user_hint);
-    } else if (kind == COMMAND_PAYMENT_APPLY) {
-        struct map_walk w =
-            map_find(&e->orders, hash_pair(&e->secret, in->command.payment.order, 0));
-        table_prefetch(&e->tables.table[TABLE_ORDER], map_next(&w));
+        in->sale = sale_find(e, c->kind == COMMAND_ORDER_PLACE ? c->order_place.sale
+                                                               : c->eligibility.sale);
+    } else if (c->kind == COMMAND_PAYMENT_APPLY) {
+        struct map_walk w = map_find(&e->orders, order_hash(e, c->payment.order));
+        in->user_hint = map_next(&w);
+        table_prefetch(&e->tables.table[TABLE_ORDER], in->user_hint);
     }
 }
 
 static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t position)
 {
     const struct command *c = &in->command;
-    bool placing = c->kind == COMMAND_ORDER_PLACE;
-    in->member_hint = 0;
-    if (in->user_hint != 0) {
-        uint32_t sale = sale_find(e, placing ? c->order_place.sale : c->eligibility.sale);
-        in->member_hint = hash_pair(&e->secret, sale, in->user_hint);
-        map_prefetch(&e->members, in->member_hint);
+    if (in->user_hint != 0 && is_about_user(c->kind)) {
+        in->member_hash = hash_pair(&e->secret, in->sale, in->user_hint);
+        map_prefetch(&e->members, in->member_hash);
     }
-    if (placing && in->hashed) {
+    if (c->kind == COMMAND_ORDER_PLACE && in->hashed) {
         uint32_t shard = in->user_hint != 0 ? user_at(e, in->user_hint)->shard
                                             : shard_of_user(c->order_place.user, e->root->shards);
-        uint64_t id = order_id_make(e->root->index, position, shard);
-        map_prefetch(&e->orders, hash_pair(&e->secret, id, 0));
+        map_prefetch(&e->orders, order_hash(e, order_id_make(e->root->index, position, shard)));
     }
 }
 
 static void fetch_member(struct engine *e, struct intent *in)
 {
-    if (in->member_hint != 0) {
-        struct map_walk w = map_find(&e->members, in->member_hint);
-        in->member_slot_hint = map_next(&w);
-        table_prefetch(&e->tables.table[TABLE_MEMBER], in->member_slot_hint);
+    if (in->user_hint == 0) {
+        return;
     }
+    if (is_about_user(in->command.kind)) {
+        struct map_walk w = map_find(&e->members, in->member_hash);
+        in->member_hint = map_next(&w);
+    } else {
+        in->member_hint = order_at(e, in->user_hint)->member; /* of the order that is paid */
+    }
+    table_prefetch(&e->tables.table[TABLE_MEMBER], in->member_hint);
 }
 
 /* The user's order before, which gets a link to the new one. */
 static void fetch_older_order(struct engine *e, const struct intent *in)
 {
     if (in->member_hint != 0 && in->command.kind == COMMAND_ORDER_PLACE) {
-        uint32_t older = member_at(e, in->member_slot_hint)->newest_order;
+        uint32_t older = member_at(e, in->member_hint)->newest_order;
         table_prefetch(&e->tables.table[TABLE_ORDER], older);
     }
 }

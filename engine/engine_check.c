@@ -121,7 +121,7 @@ static void check_order(struct audit *a, uint32_t slot, const struct order *o)
     a->member_units[o->member] += counted ? units : 0;
     a->sale_orders[m->sale]++;
     a->pending += pending ? 1 : 0;
-    expect(a, map_has(&e->orders, hash_pair(&e->secret, o->id, 0), slot), "order %#lx is unmapped",
+    expect(a, map_has(&e->orders, order_hash(e, o->id), slot), "order %#lx is unmapped",
            (unsigned long)o->id);
     expect(a, map_has(&e->keys, o->key_low, slot), "key of order %#lx is unmapped",
            (unsigned long)o->id);

@@ -9,6 +9,7 @@ void map_place(struct map *m, struct memory *memory, uint32_t slots_max)
     *m = (struct map){.capacity = 2 * slots_max + 2,
                       .count_max = slots_max,
                       .slot_mask = (1u << bits) - 1};
+    m->stride = (1ull << 32) / m->capacity + 1;
     m->entries = memory_take(memory, m->capacity, sizeof *m->entries);
 }
 

@@ -17,6 +17,7 @@ struct map {
     uint32_t count;
     uint32_t count_max;
     uint32_t slot_mask; /* the low bits of an entry */
+    uint64_t stride;    /* adding so much to the high half of a hash moves its home on by one */
 };
 
 /* The hash of the key of the record at a slot: asked for when an entry is removed. */

@@ -2,10 +2,17 @@
  * order_place.c and order_settle.c. */
 #include "engine/parts.h"
 
+uint64_t order_hash(const struct engine *e, uint64_t id)
+{
+    uint64_t position = id >> 10 & 7; /* the low bits of the position in its batch */
+    uint64_t hash = hash_pair(&e->secret, id >> 13, 0);
+    return ((hash >> 32) + position * e->orders.stride) << 32 | (uint32_t)(hash + position * 0x9E3779B9u);
+}
+
 uint32_t order_find(const struct engine *e, uint64_t id)
 {
     uint32_t slot;
-    for (struct map_walk w = map_find(&e->orders, hash_pair(&e->secret, id, 0));
+    for (struct map_walk w = map_find(&e->orders, order_hash(e, id));
          (slot = map_next(&w)) != 0;) {
         if (order_at(e, slot)->id == id) {
             return slot;
@@ -86,7 +93,7 @@ void order_placed_reply(const struct order *o, struct reply *r)
 static uint64_t order_hash_of(const void *ctx, uint32_t slot)
 {
     const struct engine *e = ctx;
-    return hash_pair(&e->secret, order_at(e, slot)->id, 0);
+    return order_hash(e, order_at(e, slot)->id);
 }
 
 void order_uncount(struct engine *e, const struct order *o)

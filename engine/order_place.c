@@ -24,8 +24,10 @@ static enum result resolve_line(struct engine *e, const struct intent *in, uint3
                                 struct request *q, struct reply *r)
 {
     const struct command_line *l = &in->command.order_place.lines[i];
-    uint64_t hash = i == 0 ? in->sku_hash : hash_str(&e->secret, l->sku);
-    uint32_t sku = sku_find(e, l->sku, hash);
+    uint32_t sku = i == 0 ? in->sku : 0;
+    if (sku == 0) {
+        sku = sku_find(e, l->sku, i == 0 ? in->sku_hash : hash_str(&e->secret, l->sku));
+    }
     const struct offer *offer = sku != 0 ? sale_offer(e, q->sale, sku) : NULL;
     if (offer == NULL) {
         r->line = i + 1;
@@ -55,7 +57,7 @@ static enum result resolve(struct engine *e, const struct intent *in, struct req
                            struct reply *r)
 {
     const struct command *c = &in->command;
-    q->sale = sale_find(e, c->order_place.sale);
+    q->sale = in->sale != 0 ? in->sale : sale_find(e, c->order_place.sale);
     if (q->sale == 0) {
         return refuse_not_found(r, SUBJECT_SALE);
     }
@@ -208,7 +210,7 @@ enum result order_place(struct engine *e, const struct intent *in, struct reply 
     uint32_t slot = slab_take(e, TABLE_ORDER);
     write_order(e, in, &q, slot);
     const struct order *o = order_at(e, slot);
-    map_insert(&e->orders, hash_pair(&e->secret, o->id, 0), slot);
+    map_insert(&e->orders, order_hash(e, o->id), slot);
     map_insert(&e->keys, o->key_low, slot);
     due_heap_put(&e->pending, slot, o->due_ms);
     struct sale *s = sale_edit(e, q.sale);

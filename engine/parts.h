@@ -77,6 +77,9 @@ struct order_line {
     int64_t unit_price;
 };
 
+/* Keyed, and so that orders of one batch stand near each other in their map: eight that follow each
+ * other go into neighbouring entries. */
+uint64_t order_hash(const struct engine *e, uint64_t id);
 uint32_t order_find(const struct engine *e, uint64_t id);
 /* Fills lines in order of first mention; returns how many. */
 uint32_t order_lines(const struct engine *e, const struct order *o,

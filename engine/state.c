@@ -119,7 +119,7 @@ static void rebuild_orders(struct engine *e)
         if (o->id == 0) {
             continue;
         }
-        map_insert(&e->orders, hash_pair(&e->secret, o->id, 0), i);
+        map_insert(&e->orders, order_hash(e, o->id), i);
         map_insert(&e->keys, o->key_low, i);
         due_heap_put(o->status == ORDER_PENDING_PAYMENT ? &e->pending : &e->retiring, i, o->due_ms);
     }

@@ -211,8 +211,8 @@ _Static_assert(sizeof(struct event) == 48, "no padding");
 #define DIGEST_MARKS 16
 #define WINDOW       32 /* commands decoded ahead, so that memory is fetched before it is needed */
 
-/* A decoded command and what is known of it before it is its turn. Hashes only: nothing that a command
- * before it could change. */
+/* A decoded command and what is known of it before it is its turn: nothing that a command before it
+ * could make untrue, but for the hints. */
 struct intent {
     struct command command;
     bool hashed; /* false: the hash seed was not known yet */
@@ -220,9 +220,11 @@ struct intent {
     uint64_t fingerprint;
     uint64_t user_hash; /* of order_place and eligibility commands */
     uint64_t sku_hash;  /* of the first line */
-    uint32_t user_hint; /* may be the user: only to fetch memory ahead */
-    uint64_t member_hint;
-    uint32_t member_slot_hint;
+    uint32_t sale; /* that it names; 0: not known when it was decoded. Sales and SKUs never go away */
+    uint32_t sku;  /* of the first line, likewise */
+    /* May be the user and the member: only to fetch memory ahead, others may change before. */
+    uint32_t user_hint, member_hint;
+    uint64_t member_hash;
 };
 
 struct engine {

@@ -25,12 +25,12 @@
 
 /* Bits, so that a route can name all it admits. */
 enum role {
-    ROLE_ANYONE = 1,    /* no token at all */
-    ROLE_USER = 2,      /* a user token: only what is the user's own */
-    ROLE_VIEWER = 4,    /* reads everything */
-    ROLE_PAYMENTS = 8,  /* reads orders */
-    ROLE_BACKEND = 16,  /* acts for users */
-    ROLE_ADMIN = 32,    /* everything */
+    ROLE_ANYONE = 1,   /* no token at all */
+    ROLE_USER = 2,     /* a user token: only what is the user's own */
+    ROLE_VIEWER = 4,   /* reads everything */
+    ROLE_PAYMENTS = 8, /* reads orders */
+    ROLE_BACKEND = 16, /* acts for users */
+    ROLE_ADMIN = 32,   /* everything */
 };
 
 struct caller {

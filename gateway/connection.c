@@ -202,17 +202,19 @@ static void shed(struct connection *c)
 {
     static const char body[] =
         "{\"type\":\"/problems/queue-full\",\"title\":\"Too many requests are waiting\","
-        "\"status\":503,\"code\":\"QUEUE_FULL\",\"detail\":\"Nothing happened.\",\"retry_after_ms\":1000}";
+        "\"status\":503,\"code\":\"QUEUE_FULL\",\"detail\":\"Nothing "
+        "happened.\",\"retry_after_ms\":1000}";
     char answer[512];
     c->gateway->shed[SHED_REQUESTS]++;
     c->last = true;
     if (c->first != NULL || c->writing) {
         return; /* the answers before it are written, and the connection ends without one to this */
     }
-    int n = snprintf(answer, sizeof answer,
-                     "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
-                     "Content-Length: %zu\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
-                     sizeof body - 1, body);
+    int n =
+        snprintf(answer, sizeof answer,
+                 "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+                 "Content-Length: %zu\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
+                 sizeof body - 1, body);
     CHECK(n > 0 && (size_t)n < sizeof answer);
     uv_buf_t buffer = uv_buf_init(answer, (unsigned)n);
     (void)uv_try_write((uv_stream_t *)&c->tcp, &buffer, 1);
@@ -234,7 +236,8 @@ static void head_done(struct connection *c)
         enqueue(c, x);
         x->close = true;
         route_run(x);
-    } else if (c->first == NULL && !c->writing && x->request.content_length <= x->request.body_limit) {
+    } else if (c->first == NULL && !c->writing &&
+               x->request.content_length <= x->request.body_limit) {
         uv_buf_t buffer = uv_buf_init((char *)(uintptr_t)go_on, sizeof go_on - 1);
         (void)uv_try_write((uv_stream_t *)&c->tcp, &buffer, 1);
     }
@@ -459,7 +462,8 @@ static void connection_flush(struct connection *c)
         }
     }
     feed_held(c);
-    bool idle = c->state == CONNECTION_OPEN && !c->writing && c->first == NULL && c->reading == NULL;
+    bool idle =
+        c->state == CONNECTION_OPEN && !c->writing && c->first == NULL && c->reading == NULL;
     if (idle && c->last) {
         connection_linger(c);
     } else if (idle && c->ended && c->held == NULL) {
@@ -532,8 +536,8 @@ static void timed_out(struct connection *c)
 void connections_tick(struct gateway *g)
 {
     const uint64_t limits[WAIT_KINDS] = {
-        [WAIT_IDLE] = g->limits.idle_timeout_ms,   [WAIT_HEAD] = g->limits.head_timeout_ms,
-        [WAIT_BODY] = g->limits.body_timeout_ms,   [WAIT_WRITE] = g->limits.write_timeout_ms,
+        [WAIT_IDLE] = g->limits.idle_timeout_ms, [WAIT_HEAD] = g->limits.head_timeout_ms,
+        [WAIT_BODY] = g->limits.body_timeout_ms, [WAIT_WRITE] = g->limits.write_timeout_ms,
         [WAIT_LINGER] = CONNECTION_LINGER_MS,
     };
     uint64_t now = uv_now(g->loop);

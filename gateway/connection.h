@@ -25,10 +25,11 @@ struct connection {
     struct exchange *reading;      /* the request that is being read; NULL between two */
     struct exchange *first, *tail; /* to be answered, in order; reading is not among them */
     unsigned queued;
-    char *held; /* bytes not yet parsed, because the pipeline is full or an answer waits to be taken */
+    char *
+        held; /* bytes not yet parsed, because the pipeline is full or an answer waits to be taken */
     size_t held_size;
     size_t writing_size; /* bytes of the write under way */
-    bool paused; /* not reading from the socket */
+    bool paused;         /* not reading from the socket */
     enum wait_kind waiting;
     uint64_t waiting_since_ms;
     struct connection *wait_prev, *wait_next;

@@ -75,6 +75,7 @@ struct exchange {
     exchange_reply_cb on_reply;
     exchange_response_cb on_response;
     void (*on_absent)(struct exchange *x); /* a read found nothing; NULL: answered with 404 */
+    bool wants_index;                      /* a read that waits for min_index */
     const char *missing;                   /* what to call it then; NULL: nothing */
     uint64_t wake_ms;
     void (*on_wake)(struct exchange *x);
@@ -86,7 +87,7 @@ struct exchange {
     char request_id[REQUEST_ID_SIZE_MAX];
     uint32_t request_id_size;
 
-    struct http_request request; /* ends in large memory that is not cleared */
+    struct http_request request;   /* ends in large memory that is not cleared */
     char text[EXCHANGE_TEXT_SIZE]; /* of params and query */
     char head_memory[768], fields_memory[512], body_memory[2048];
     uint8_t command_memory[EXCHANGE_COMMAND_INLINE];

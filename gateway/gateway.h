@@ -23,15 +23,15 @@ enum listener_kind { LISTENER_PUBLIC, LISTENER_ADMIN };
 
 /* Each limit has a documented answer: docs/http-api.md. */
 struct gateway_limits {
-    uint64_t connections_max; /* both listeners: further ones are closed at accept */
-    uint64_t requests_max;    /* being read, run or answered: 503 QUEUE_FULL */
-    uint64_t pipeline_max;    /* of one connection: further bytes wait in the kernel */
-    uint64_t head_timeout_ms; /* from the first byte of a request to the end of its head: 408 */
-    uint64_t body_timeout_ms; /* from there to the end of its body: 408 */
-    uint64_t idle_timeout_ms; /* between requests: closed */
+    uint64_t connections_max;  /* both listeners: further ones are closed at accept */
+    uint64_t requests_max;     /* being read, run or answered: 503 QUEUE_FULL */
+    uint64_t pipeline_max;     /* of one connection: further bytes wait in the kernel */
+    uint64_t head_timeout_ms;  /* from the first byte of a request to the end of its head: 408 */
+    uint64_t body_timeout_ms;  /* from there to the end of its body: 408 */
+    uint64_t idle_timeout_ms;  /* between requests: closed */
     uint64_t write_timeout_ms; /* the caller takes no bytes: closed */
-    uint64_t wait_ms;         /* for an outcome, unless Prefer: wait says otherwise: 504 */
-    uint64_t wait_max_ms;     /* what Prefer: wait and ?wait may ask for */
+    uint64_t wait_ms;          /* for an outcome, unless Prefer: wait says otherwise: 504 */
+    uint64_t wait_max_ms;      /* what Prefer: wait and ?wait may ask for */
 };
 
 struct listener {
@@ -65,7 +65,7 @@ struct gateway {
     struct listener listeners[2]; /* by enum listener_kind */
     bool draining;                /* SIGTERM has come */
 
-    uv_check_t flush_check;   /* after I/O: one write a connection for all its answers */
+    uv_check_t flush_check;     /* after I/O: one write a connection for all its answers */
     uv_prepare_t flush_prepare; /* after timers */
     uv_timer_t tick;
     struct connection *connections, *dirty;

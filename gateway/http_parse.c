@@ -164,7 +164,8 @@ static int on_header_value(llhttp_t *llhttp, const char *at, size_t size)
         return 0;
     }
     if (p->field < FIELD_LIST_FIRST) {
-        return refuse(p, PROBLEM_INVALID_REQUEST, "A header field that may come once is there twice.");
+        return refuse(p, PROBLEM_INVALID_REQUEST,
+                      "A header field that may come once is there twice.");
     }
     if (r->repeated_count == HTTP_REPEATED_MAX) {
         return refuse(p, PROBLEM_HEADERS_TOO_LARGE, "A header field is repeated too often.");
@@ -212,7 +213,8 @@ static int on_headers_complete(llhttp_t *llhttp)
     struct str expect = r->fields[FIELD_EXPECT];
     if (expect.ptr != NULL) {
         if (expect.len != 12 || strncasecmp(expect.ptr, "100-continue", 12) != 0) {
-            return refuse(p, PROBLEM_EXPECTATION_FAILED, "The only expectation met is 100-continue.");
+            return refuse(p, PROBLEM_EXPECTATION_FAILED,
+                          "The only expectation met is 100-continue.");
         }
         r->expect_continue = r->minor == 1;
     }
@@ -371,7 +373,8 @@ static bool gather_head(struct http_parser *p, const char *data, size_t size, si
     return false;
 }
 
-static enum http_event feed_head(struct http_parser *p, const char *data, size_t size, size_t *taken)
+static enum http_event feed_head(struct http_parser *p, const char *data, size_t size,
+                                 size_t *taken)
 {
     struct http_request *r = p->request;
     if (!gather_head(p, data, size, taken)) {
@@ -398,7 +401,8 @@ static enum http_event feed_head(struct http_parser *p, const char *data, size_t
     return HTTP_HEAD_DONE;
 }
 
-static enum http_event feed_body(struct http_parser *p, const char *data, size_t size, size_t *taken)
+static enum http_event feed_body(struct http_parser *p, const char *data, size_t size,
+                                 size_t *taken)
 {
     struct http_request *r = p->request;
     if (r->has_length && r->content_length > r->body_limit) {
@@ -422,7 +426,8 @@ static enum http_event feed_body(struct http_parser *p, const char *data, size_t
     return HTTP_MESSAGE_DONE;
 }
 
-enum http_event http_parser_feed(struct http_parser *p, const char *data, size_t size, size_t *taken)
+enum http_event http_parser_feed(struct http_parser *p, const char *data, size_t size,
+                                 size_t *taken)
 {
     *taken = 0;
     switch (p->phase) {

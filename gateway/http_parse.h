@@ -20,7 +20,7 @@
 #define HTTP_BODY_SIZE_MAX   65536 /* of any route: 413 */
 #define HTTP_HEAD_INLINE     1536
 #define HTTP_BODY_INLINE     1024
-#define HTTP_REPEATED_MAX    8     /* further values of list fields, kept */
+#define HTTP_REPEATED_MAX    8 /* further values of list fields, kept */
 
 enum http_field {
     FIELD_HOST,
@@ -47,9 +47,9 @@ enum http_field {
 const char *http_field_name(enum http_field f); /* "Idempotency-Key" */
 
 struct http_request {
-    uint8_t method;   /* llhttp_method_t */
-    uint8_t minor;    /* HTTP/1.minor */
-    bool keep_alive;  /* the client allows another request */
+    uint8_t method;  /* llhttp_method_t */
+    uint8_t minor;   /* HTTP/1.minor */
+    bool keep_alive; /* the client allows another request */
     bool expect_continue;
     bool chunked, has_length;
     uint64_t content_length;
@@ -90,7 +90,7 @@ struct http_parser {
     llhttp_t llhttp;
     struct http_request *request;
     enum http_phase phase;
-    enum http_field field;  /* whose value comes next */
+    enum http_field field; /* whose value comes next */
     enum problem problem;
     const char *why;
 };
@@ -99,6 +99,7 @@ struct http_parser {
 void http_parser_begin(struct http_parser *p, struct http_request *r);
 
 /* Takes bytes; *taken says how many. Call again after HTTP_HEAD_DONE, also with no bytes left. */
-enum http_event http_parser_feed(struct http_parser *p, const char *data, size_t size, size_t *taken);
+enum http_event http_parser_feed(struct http_parser *p, const char *data, size_t size,
+                                 size_t *taken);
 
 #endif

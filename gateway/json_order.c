@@ -13,7 +13,8 @@ struct cursor {
 
 static void skip_space(struct cursor *c)
 {
-    while (c->at < c->end && (*c->at == ' ' || *c->at == '\n' || *c->at == '\r' || *c->at == '\t')) {
+    while (c->at < c->end &&
+           (*c->at == ' ' || *c->at == '\n' || *c->at == '\r' || *c->at == '\t')) {
         c->at++;
     }
 }
@@ -150,7 +151,8 @@ bool json_order_read_plain(struct str body, struct order_body *out)
     return c.at == c.end && out->sale.len > 0 && out->lines_count > 0;
 }
 
-bool json_order_read(struct str body, json_t **root, struct order_body *out, struct json_fault *fault)
+bool json_order_read(struct str body, json_t **root, struct order_body *out,
+                     struct json_fault *fault)
 {
     struct json_fields f;
     out->sale = out->user = (struct str){NULL, 0};

@@ -18,6 +18,7 @@ struct order_body {
 bool json_order_read_plain(struct str body, struct order_body *out);
 
 /* The whole of it, through jansson. *root as json_read_body; texts borrow from it. */
-bool json_order_read(struct str body, json_t **root, struct order_body *out, struct json_fault *fault);
+bool json_order_read(struct str body, json_t **root, struct order_body *out,
+                     struct json_fault *fault);
 
 #endif

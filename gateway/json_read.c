@@ -14,7 +14,8 @@
 #include "proto/limits.h"
 #include "proto/order_id.h"
 
-void json_fault_set(struct json_fault *fault, const char *path, const char *name, const char *detail)
+void json_fault_set(struct json_fault *fault, const char *path, const char *name,
+                    const char *detail)
 {
     if (fault->set) {
         return;
@@ -83,8 +84,9 @@ void json_read_body(struct str body, json_t **root, struct json_fields *fields,
             what = "syntax error";
             break;
         }
-        snprintf(detail, sizeof detail, "The body is not one JSON object: %.60s (line %d, column %d).",
-                 what, error.line, error.column);
+        snprintf(detail, sizeof detail,
+                 "The body is not one JSON object: %.60s (line %d, column %d).", what, error.line,
+                 error.column);
         json_fault_set(fault, "", "", detail);
         return;
     }
@@ -172,8 +174,8 @@ bool json_read_int(struct json_fields *f, const char *name, bool needed, int64_t
     int64_t n = json_integer_value(value);
     if (n < min || n > max) {
         char detail[120];
-        snprintf(detail, sizeof detail, "This number must be between %lld and %lld.", (long long)min,
-                 (long long)max);
+        snprintf(detail, sizeof detail, "This number must be between %lld and %lld.",
+                 (long long)min, (long long)max);
         field_fault(f, name, detail);
         return false;
     }
@@ -203,7 +205,8 @@ bool json_read_time(struct json_fields *f, const char *name, bool needed, int64_
     }
     int64_t ms;
     if (clock_parse_rfc3339(as_str(value), &ms) != 0 || ms > TIME_MS_MAX) {
-        field_fault(f, name, "This field must be an RFC 3339 time such as 2026-11-22T20:00:00.000Z.");
+        field_fault(f, name,
+                    "This field must be an RFC 3339 time such as 2026-11-22T20:00:00.000Z.");
         return false;
     }
     *out_ms = ms;

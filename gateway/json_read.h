@@ -58,6 +58,7 @@ struct json_fields json_read_element(struct json_fields *parent, const char *nam
 void json_read_end(struct json_fields *f);
 
 /* Says what is wrong with a field from outside, unless something is already. */
-void json_fault_set(struct json_fault *fault, const char *path, const char *name, const char *detail);
+void json_fault_set(struct json_fault *fault, const char *path, const char *name,
+                    const char *detail);
 
 #endif

@@ -28,8 +28,8 @@ void json_text(struct json_writer *w, struct str value);
 void json_int(struct json_writer *w, int64_t value);
 void json_uint(struct json_writer *w, uint64_t value);
 void json_bool(struct json_writer *w, bool value);
-void json_time(struct json_writer *w, int64_t wall_ms);  /* RFC 3339 UTC with milliseconds */
-void json_order_id(struct json_writer *w, uint64_t id);  /* its text form */
+void json_time(struct json_writer *w, int64_t wall_ms); /* RFC 3339 UTC with milliseconds */
+void json_order_id(struct json_writer *w, uint64_t id); /* its text form */
 
 /* A member each. */
 #define json_put(w, key, type, value) (json_key(w, STR_LITERAL(key)), json_##type(w, value))

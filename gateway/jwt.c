@@ -59,7 +59,8 @@ static enum algorithm read_header(const struct user_tokens *t, struct str part)
     {
         bool typ = strcmp(key, "typ") == 0 && json_is_string(value) &&
                    strcasecmp(json_string_value(value), "JWT") == 0;
-        if (!typ && strcmp(key, "alg") != 0 && !(strcmp(key, "kid") == 0 && json_is_string(value))) {
+        if (!typ && strcmp(key, "alg") != 0 &&
+            !(strcmp(key, "kid") == 0 && json_is_string(value))) {
             algorithm = ALGORITHM_NONE;
         }
     }

@@ -52,8 +52,8 @@ int listener_open(struct gateway *g, enum listener_kind kind, const char *addres
         listener_close(l);
         return -1;
     }
-    log_info("listening kind=%s address=%s port=%u", kind == LISTENER_PUBLIC ? "public" : "admin", host,
-             listener_port(l));
+    log_info("listening kind=%s address=%s port=%u", kind == LISTENER_PUBLIC ? "public" : "admin",
+             host, listener_port(l));
     return 0;
 }
 

@@ -23,8 +23,8 @@
 #include "proto/client.h"
 
 static struct {
-    const char *listen, *listen_admin, *cluster_key_file, *api_keys_file, *secret_file, *public_key_file,
-        *issuer, *audience, *payment_secret_file, *log_level;
+    const char *listen, *listen_admin, *cluster_key_file, *api_keys_file, *secret_file,
+        *public_key_file, *issuer, *audience, *payment_secret_file, *log_level;
     struct option_list nodes;
     uint64_t drain_delay_ms, drain_timeout_ms, queue_max, window_frames;
 } given;
@@ -82,7 +82,8 @@ static const struct option table[] = {
      "after SIGTERM, go on accepting this long while not ready", 0, 600000},
     {"drain-timeout", 0, OPTION_DURATION, &given.drain_timeout_ms, "30s", "TIME",
      "after SIGTERM, end at the latest", 1, 3600000},
-    {"log-level", 0, OPTION_TEXT, &given.log_level, "info", "LEVEL", "error, warn, info or debug", 0, 0},
+    {"log-level", 0, OPTION_TEXT, &given.log_level, "info", "LEVEL", "error, warn, info or debug",
+     0, 0},
 };
 
 static const struct options options = {
@@ -103,7 +104,8 @@ static int read_secrets(struct gateway *g, uint8_t cluster_key[static LINK_KEY_S
     }
     if (link_read_key(given.cluster_key_file, cluster_key) != 0 ||
         (given.api_keys_file != NULL && api_keys_read(&g->keys, given.api_keys_file) != 0) ||
-        (given.secret_file != NULL && user_tokens_read_secret(&g->tokens, given.secret_file) != 0) ||
+        (given.secret_file != NULL &&
+         user_tokens_read_secret(&g->tokens, given.secret_file) != 0) ||
         (given.public_key_file != NULL &&
          user_tokens_read_public_key(&g->tokens, given.public_key_file) != 0) ||
         (given.payment_secret_file != NULL &&
@@ -278,7 +280,8 @@ static int start(struct gateway *g)
     raise_files_limit(g);
     uint64_t random;
     randombytes_buf(&random, sizeof random);
-    snprintf(g->request_id_prefix, sizeof g->request_id_prefix, "%016llx", (unsigned long long)random);
+    snprintf(g->request_id_prefix, sizeof g->request_id_prefix, "%016llx",
+             (unsigned long long)random);
     g->tick_due_ns = uv_hrtime() + GATEWAY_TICK_MS * 1000000ull;
     g->auth_cache = auth_cache_create();
     g->order_requests = order_requests_create();
@@ -309,7 +312,8 @@ int main(int argc, char **argv)
     }
     if (operands != argc || log_parse_level(given.log_level, &level) != 0) {
         fprintf(stderr, "holdfast-gateway: %s; see holdfast-gateway --help\n",
-                operands != argc ? "takes no operands" : "--log-level is error, warn, info or debug");
+                operands != argc ? "takes no operands"
+                                 : "--log-level is error, warn, info or debug");
         return 2;
     }
     log_init("holdfast-gateway", level);

@@ -10,8 +10,8 @@
 #include "gateway/response.h"
 #include "gateway/route.h"
 
-static const uint16_t statuses[] = {200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412,
-                                    413, 414, 415, 417, 422, 428, 431, 500, 503, 504, 505};
+static const uint16_t statuses[] = {200, 201, 202, 204, 304, 400, 401, 403, 404, 405, 406, 408, 409,
+                                    412, 413, 414, 415, 417, 422, 428, 431, 500, 503, 504, 505};
 _Static_assert(ARRAY_COUNT(statuses) <= GATEWAY_STATUSES_MAX, "each status has a counter");
 
 void metrics_init(struct gateway *g)
@@ -47,8 +47,8 @@ static void route_label(size_t i, char *out, size_t size)
     if (i == routes_count) {
         snprintf(out, size, "route=\"none\"");
     } else {
-        snprintf(out, size, "route=\"%s %s\"", llhttp_method_name((llhttp_method_t)routes[i].method),
-                 routes[i].pattern);
+        snprintf(out, size, "route=\"%s %s\"",
+                 llhttp_method_name((llhttp_method_t)routes[i].method), routes[i].pattern);
     }
 }
 
@@ -82,15 +82,17 @@ static void write_connections(const struct gateway *g, struct text *t)
     char labels[64];
     metrics_single(t, "holdfast_http_connections", "gauge", "Open connections.",
                    (double)g->connections_count);
-    metrics_single(t, "holdfast_http_requests_in_flight", "gauge", "Requests being read, run or answered.",
-                   (double)g->requests_count);
+    metrics_single(t, "holdfast_http_requests_in_flight", "gauge",
+                   "Requests being read, run or answered.", (double)g->requests_count);
     metrics_single(t, "holdfast_http_received_bytes_total", "counter", "Bytes read from callers.",
                    (double)g->bytes_in);
     metrics_single(t, "holdfast_http_sent_bytes_total", "counter", "Bytes written to callers.",
                    (double)g->bytes_out);
     metrics_single(t, "holdfast_http_malformed_total", "counter",
-                   "Requests that could not be parsed or did not arrive whole.", (double)g->parse_refusals);
-    metrics_family(t, "holdfast_shed_total", "counter", "Work refused because a limit was reached.");
+                   "Requests that could not be parsed or did not arrive whole.",
+                   (double)g->parse_refusals);
+    metrics_family(t, "holdfast_shed_total", "counter",
+                   "Work refused because a limit was reached.");
     for (size_t i = 0; i < ARRAY_COUNT(reasons); i++) {
         snprintf(labels, sizeof labels, "reason=\"%s\"", reasons[i]);
         metrics_sample_u64(t, "holdfast_shed_total", labels, g->shed[i]);
@@ -99,14 +101,15 @@ static void write_connections(const struct gateway *g, struct text *t)
 
 static void write_loop(const struct gateway *g, struct text *t)
 {
-    metrics_single(t, "holdfast_loop_lag_seconds", "gauge", "How late the last tick of the loop was.",
-                   (double)g->loop_lag_ns / 1e9);
+    metrics_single(t, "holdfast_loop_lag_seconds", "gauge",
+                   "How late the last tick of the loop was.", (double)g->loop_lag_ns / 1e9);
 }
 
 static void write_orders(const struct gateway *g, struct text *t)
 {
     char labels[64];
-    metrics_family(t, "holdfast_orders_total", "counter", "Answers to placed orders by result, replays included.");
+    metrics_family(t, "holdfast_orders_total", "counter",
+                   "Answers to placed orders by result, replays included.");
     for (int r = 0; r <= RESULT_MAX; r++) {
         if (g->orders[r] != 0) {
             snprintf(labels, sizeof labels, "result=\"%s\"", result_code((enum result)r));
@@ -123,8 +126,8 @@ static void write_client(const struct gateway *g, struct text *t)
     client_get_info(g->client, &info);
     metrics_single(t, "holdfast_has_leader", "gauge", "1 when this gateway knows who leads.",
                    info.leader_id != 0 ? 1 : 0);
-    metrics_single(t, "holdfast_leader_changes_total", "counter", "Leaders this gateway has followed.",
-                   (double)info.leader_changes_total);
+    metrics_single(t, "holdfast_leader_changes_total", "counter",
+                   "Leaders this gateway has followed.", (double)info.leader_changes_total);
     metrics_single(t, "holdfast_proposals_pending", "gauge", "Commands that are not answered yet.",
                    (double)(info.queued + info.in_flight));
     metrics_single(t, "holdfast_client_submits_total", "counter", "Commands given to the cluster.",
@@ -133,8 +136,8 @@ static void write_client(const struct gateway *g, struct text *t)
                    (double)info.frames_total);
     metrics_single(t, "holdfast_client_retries_total", "counter", "Commands sent again.",
                    (double)info.retries_total);
-    metrics_single(t, "holdfast_client_unknown_total", "counter", "Commands whose outcome stayed unknown.",
-                   (double)info.unknown_total);
+    metrics_single(t, "holdfast_client_unknown_total", "counter",
+                   "Commands whose outcome stayed unknown.", (double)info.unknown_total);
 }
 
 void metrics_get(struct exchange *x)

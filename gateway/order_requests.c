@@ -83,7 +83,8 @@ bool order_requests_track(struct exchange *x)
     return true;
 }
 
-void order_requests_finish(struct exchange *x, enum client_outcome outcome, const struct reply *reply)
+void order_requests_finish(struct exchange *x, enum client_outcome outcome,
+                           const struct reply *reply)
 {
     struct order_request *r = x->tracked;
     x->tracked = NULL;

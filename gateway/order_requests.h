@@ -31,7 +31,8 @@ void order_requests_destroy(struct order_requests *o);
 /* Remembers the exchange's request as pending. Returns false when that many are pending. */
 bool order_requests_track(struct exchange *x);
 /* Its outcome; the exchange is not tracked any more. reply: with CLIENT_OK. */
-void order_requests_finish(struct exchange *x, enum client_outcome outcome, const struct reply *reply);
+void order_requests_finish(struct exchange *x, enum client_outcome outcome,
+                           const struct reply *reply);
 /* NULL: not known here. Valid until the next call. */
 const struct order_request *order_requests_find(struct order_requests *o, struct str scope,
                                                 struct str key);

@@ -61,8 +61,8 @@ enum problem {
 
 struct problem_info {
     uint16_t status;
-    const char *code;  /* "SOLD_OUT" */
-    const char *slug;  /* "sold-out": type is /problems/sold-out */
+    const char *code; /* "SOLD_OUT" */
+    const char *slug; /* "sold-out": type is /problems/sold-out */
     const char *title;
 };
 const struct problem_info *problem_info(enum problem p);

@@ -18,7 +18,8 @@ bool reads_page(struct exchange *x, Holdfast__List *list)
                     : UINT64_MAX;
         }
         if (n < 1 || n > PAGE_LIMIT_MAX) {
-            problem_send(x, PROBLEM_INVALID_REQUEST, "query:limit", "limit is a number from 1 to 500.");
+            problem_send(x, PROBLEM_INVALID_REQUEST, "query:limit",
+                         "limit is a number from 1 to 500.");
             return false;
         }
     }

@@ -327,8 +327,9 @@ static const char *subject_name(uint32_t subject)
 
 static const char *limit_name(uint32_t limit)
 {
-    static const char *const names[] = {"skus_max",   "sales_max",       "users_max",  "eligibilities_max",
-                                        "orders_max", "idempotency_max", "leases_max", "events_max"};
+    static const char *const names[] = {"skus_max",          "sales_max",  "users_max",
+                                        "eligibilities_max", "orders_max", "idempotency_max",
+                                        "leases_max",        "events_max"};
     return limit < ARRAY_COUNT(names) ? names[limit] : NULL;
 }
 
@@ -382,7 +383,8 @@ void problem_write_reply(struct json_writer *w, const struct reply *r)
     case RESULT_ORDER_NOT_PAYABLE:
     case RESULT_ORDER_NOT_CANCELLABLE:
     case RESULT_ORDER_NOT_REFUNDABLE:
-        put_word(w, STR_LITERAL("order_status"), order_status_name((enum order_status)r->order_status));
+        put_word(w, STR_LITERAL("order_status"),
+                 order_status_name((enum order_status)r->order_status));
         return;
     case RESULT_AMOUNT_MISMATCH:
         json_put(w, "amount", int, r->amount);

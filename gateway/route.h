@@ -10,12 +10,12 @@
 #define ROUTE_SEGMENTS_MAX 5
 
 enum route_flag {
-    ROUTE_BODY = 1,            /* a JSON body is needed */
-    ROUTE_BODY_OPTIONAL = 2,   /* a JSON body or none */
-    ROUTE_BODY_RAW = 4,        /* the handler verifies the raw bytes before anything reads them */
-    ROUTE_KEY = 8,             /* Idempotency-Key is needed */
+    ROUTE_BODY = 1,          /* a JSON body is needed */
+    ROUTE_BODY_OPTIONAL = 2, /* a JSON body or none */
+    ROUTE_BODY_RAW = 4,      /* the handler verifies the raw bytes before anything reads them */
+    ROUTE_KEY = 8,           /* Idempotency-Key is needed */
     ROUTE_KEY_OPTIONAL = 16,
-    ROUTE_IF_MATCH = 32,       /* If-Match, or If-None-Match: *, is needed */
+    ROUTE_IF_MATCH = 32, /* If-Match, or If-None-Match: *, is needed */
     ROUTE_IF_MATCH_OPTIONAL = 64,
 };
 

@@ -20,8 +20,8 @@
 static bool is_idempotent_by_nature(enum command_kind kind)
 {
     return kind == COMMAND_ELIGIBILITY_GRANT || kind == COMMAND_ELIGIBILITY_REVOKE ||
-           kind == COMMAND_SALE_PAUSE || kind == COMMAND_SALE_RESUME || kind == COMMAND_SALE_CLOSE ||
-           kind == COMMAND_DENY_PUT || kind == COMMAND_DENY_REMOVE;
+           kind == COMMAND_SALE_PAUSE || kind == COMMAND_SALE_RESUME ||
+           kind == COMMAND_SALE_CLOSE || kind == COMMAND_DENY_PUT || kind == COMMAND_DENY_REMOVE;
 }
 
 static void answer_outcome(struct exchange *x, enum client_outcome outcome, uint64_t retry_after_ms)
@@ -37,13 +37,15 @@ static void answer_outcome(struct exchange *x, enum client_outcome outcome, uint
                            ELECTION_MS);
         return;
     case CLIENT_CLOSED:
-        problem_send_retry(x, PROBLEM_SHUTTING_DOWN, "Nothing happened. Try again elsewhere.", 1000);
+        problem_send_retry(x, PROBLEM_SHUTTING_DOWN, "Nothing happened. Try again elsewhere.",
+                           1000);
         return;
     case CLIENT_UNKNOWN:
         response_field(x, "Retry-After", STR_LITERAL("1"));
-        problem_send(x, PROBLEM_OUTCOME_UNKNOWN, NULL,
-                     "It may or may not have happened. Send it again with the same key: it will happen "
-                     "at most once, and the answer tells.");
+        problem_send(
+            x, PROBLEM_OUTCOME_UNKNOWN, NULL,
+            "It may or may not have happened. Send it again with the same key: it will happen "
+            "at most once, and the answer tells.");
         return;
     case CLIENT_MALFORMED:
         problem_send(x, PROBLEM_INTERNAL, NULL, "The nodes do not take what this gateway sent.");
@@ -170,11 +172,18 @@ void upstream_submit(struct exchange *x, struct command *c, exchange_reply_cb do
 
 /* ---- reads ---- */
 
+static void answer_index_not_reached(struct exchange *x)
+{
+    problem_send_retry(x, PROBLEM_INDEX_NOT_REACHED,
+                       "No node could show the state asked for in time. Try again.", 1000);
+}
+
 static void answer_status(struct exchange *x, const Holdfast__Response *r)
 {
     switch (r->status) {
     case HOLDFAST__STATUS__STATUS_NOT_FOUND: {
-        struct json_writer w = problem_begin(x, PROBLEM_NOT_FOUND, "What the request names does not exist.");
+        struct json_writer w =
+            problem_begin(x, PROBLEM_NOT_FOUND, "What the request names does not exist.");
         if (x->missing != NULL) {
             json_put(&w, "subject", text, str_from(x->missing));
         }
@@ -182,8 +191,7 @@ static void answer_status(struct exchange *x, const Holdfast__Response *r)
         return;
     }
     case HOLDFAST__STATUS__STATUS_TIMEOUT:
-        problem_send_retry(x, PROBLEM_INDEX_NOT_REACHED,
-                           "No node could show the state asked for in time. Try again.", 1000);
+        answer_index_not_reached(x);
         return;
     case HOLDFAST__STATUS__STATUS_MALFORMED:
         problem_send(x, PROBLEM_INVALID_REQUEST, "query:cursor",
@@ -193,7 +201,8 @@ static void answer_status(struct exchange *x, const Holdfast__Response *r)
     case HOLDFAST__STATUS__STATUS_BUSY:
     case HOLDFAST__STATUS__STATUS_OUTCOME_UNKNOWN:
     case HOLDFAST__STATUS__STATUS_REFUSED:
-        problem_send_retry(x, PROBLEM_NO_LEADER, "No node could answer now. Try again.", ELECTION_MS);
+        problem_send_retry(x, PROBLEM_NO_LEADER, "No node could answer now. Try again.",
+                           ELECTION_MS);
         return;
     case HOLDFAST__STATUS__STATUS_UNSUPPORTED:
     case HOLDFAST__STATUS__STATUS_OK:
@@ -208,11 +217,11 @@ static void call_cb(struct client_call *call, enum client_outcome outcome,
 {
     struct exchange *x = container_of(call, struct exchange, call);
     x->call_busy = false;
-    if (outcome == CLIENT_UNKNOWN) {
-        outcome = CLIENT_NO_LEADER; /* a read has no outcome that could be in doubt */
-    }
-    if (outcome != CLIENT_OK) {
-        answer_outcome(x, outcome, 0);
+    if (outcome == CLIENT_UNKNOWN && x->wants_index) {
+        answer_index_not_reached(x); /* our patience ended together with the node's */
+    } else if (outcome != CLIENT_OK) {
+        /* A read that was sent has no outcome that could be in doubt. */
+        answer_outcome(x, outcome == CLIENT_UNKNOWN ? CLIENT_NO_LEADER : outcome, 0);
     } else {
         x->log_index = response->index;
         if (response->status == HOLDFAST__STATUS__STATUS_OK) {
@@ -259,10 +268,12 @@ static bool read_consistency(struct exchange *x, Holdfast__Request *request, uin
     }
     if (min_index.ptr != NULL) {
         if (!parse_u64(min_index, &request->min_index)) {
-            problem_send(x, PROBLEM_INVALID_REQUEST, "query:min_index",
-                         "min_index is a whole number: the Holdfast-Log-Index of an earlier answer.");
+            problem_send(
+                x, PROBLEM_INVALID_REQUEST, "query:min_index",
+                "min_index is a whole number: the Holdfast-Log-Index of an earlier answer.");
             return false;
         }
+        x->wants_index = true;
         if (request->consistency == HOLDFAST__CONSISTENCY__CONSISTENCY_LOCAL) {
             request->consistency = HOLDFAST__CONSISTENCY__CONSISTENCY_INDEX;
         }

@@ -53,11 +53,13 @@ int webhook_secrets_read(struct webhook_secrets *s, const char *path)
     }
     size_t n = fread(buffer, 1, sizeof buffer, f);
     fclose(f);
-    int result = n < sizeof buffer ? webhook_secrets_parse(s, (struct str){buffer, (uint32_t)n}) : -1;
+    int result =
+        n < sizeof buffer ? webhook_secrets_parse(s, (struct str){buffer, (uint32_t)n}) : -1;
     sodium_memzero(buffer, sizeof buffer);
     if (result != 0) {
-        log_error("%s: webhook secrets are one to four lines of whsec_ and the base64 of 24 to 64 bytes",
-                  path);
+        log_error(
+            "%s: webhook secrets are one to four lines of whsec_ and the base64 of 24 to 64 bytes",
+            path);
     }
     return result;
 }

@@ -40,7 +40,7 @@ int position_decode(struct replica_position *p, const void *data, size_t size)
 
 void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct engine *engine,
                             struct replica *replica, struct checkpoint *store, uint64_t entries_max,
-                            uint64_t interval_ms)
+                            uint64_t size_max, uint64_t interval_ms)
 {
     struct checkpoint_meta meta;
     struct replica_position position;
@@ -50,6 +50,7 @@ void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct
     d->replica = replica;
     d->store = store;
     d->entries_max = entries_max;
+    d->size_max = size_max;
     d->interval_ms = interval_ms;
     d->last_ms = uv_now(loop);
     if (checkpoint_get_meta(store, &meta)) {
@@ -84,6 +85,7 @@ static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta
     if (ok) {
         d->last_index = d->position.index;
         d->last_ms = now_ms;
+        d->last_bytes = d->begun_bytes;
         log_debug("checkpoint index=%" PRIu64 " blocks=%" PRIu64, d->position.index,
                   meta->blocks_count);
         replica_checkpoint_published(d->replica, &d->position);
@@ -128,14 +130,16 @@ static void begin(struct checkpoint_driver *d)
     CHECK(uv_timer_start(&d->timer, timer_cb, 0, CHECKPOINT_SLICE_MS) == 0);
 }
 
-void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied)
+void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint64_t applied_bytes)
 {
     uint64_t now_ms = uv_now(d->loop);
     if (d->taking || d->idle != NULL || applied <= d->last_index || engine_index(d->engine) == 0 ||
         now_ms < d->retry_ms || replica_installing(d->replica)) {
         return;
     }
-    if (applied - d->last_index >= d->entries_max || now_ms - d->last_ms >= d->interval_ms) {
+    if (applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||
+        now_ms - d->last_ms >= d->interval_ms) {
+        d->begun_bytes = applied_bytes;
         begin(d);
     }
 }

@@ -27,21 +27,23 @@ struct checkpoint_driver {
     struct engine *engine;
     struct replica *replica;
     struct checkpoint *store;
-    uint64_t entries_max, interval_ms;
+    uint64_t entries_max, size_max, interval_ms;
     /* state */
     bool taking, ended; /* ended: all blocks are handed over */
     struct replica_position position;
     uint64_t last_index, last_ms, retry_ms; /* log index and loop time of the last one */
-    void (*idle)(void *ctx);                /* waits for `taking` to end */
+    uint64_t last_bytes, begun_bytes; /* applied_bytes at the last one, and at this one's begin */
+    void (*idle)(void *ctx);          /* waits for `taking` to end */
     void *idle_ctx;
     uv_timer_t timer;
 };
 
 void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct engine *engine,
                             struct replica *replica, struct checkpoint *store, uint64_t entries_max,
-                            uint64_t interval_ms);
-/* Now and then: begins one when it is time. applied: the log index that is applied. */
-void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied);
+                            uint64_t size_max, uint64_t interval_ms);
+/* Now and then: begins one when it is time. applied: the log index that is applied; applied_bytes:
+ * of batches, since the node started. */
+void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint64_t applied_bytes);
 /* Gives up the one under way and calls idle when nothing is (perhaps at once). Until
  * checkpoint_driver_resume none begins. */
 void checkpoint_driver_pause(struct checkpoint_driver *d, void (*idle)(void *ctx), void *ctx);

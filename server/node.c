@@ -36,6 +36,7 @@ static void apply_hook(void *ctx, uint64_t index, uint64_t term, const void *dat
     bool fresh = term == n->term && n->role != REPLICA_LEADER && n->leader_id != 0;
     cluster_clock_heard(&n->clock, batch.leader_time_ms, fresh, begun_ns);
     n->applied_index = index;
+    n->applied_bytes += size;
     n->idle_batch_ms = uv_now(n->loop);
     histogram_add(&n->apply_ns, clock_monotonic_ns() - begun_ns);
 }
@@ -198,11 +199,16 @@ static void begin_close(struct node *n);
 static void tick_drain(struct node *n, uint64_t now_ms)
 {
     bool leads = n->role == REPLICA_LEADER;
-    if (leads && now_ms - n->transfer_ms >= TRANSFER_RETRY_MS && submit_queue_is_idle(n->queue)) {
-        (void)node_hand_over(n, 0); /* refused when there is nobody to lead: then we just stop */
+    bool idle = submit_queue_is_idle(n->queue);
+    if (leads && idle && now_ms - n->transfer_ms >= TRANSFER_RETRY_MS) {
+        (void)node_hand_over(n, 0);
     }
-    if (n->draining &&
-        (now_ms >= n->drain_deadline_ms || (!leads && submit_queue_is_idle(n->queue)))) {
+    if (!n->draining) {
+        return;
+    }
+    /* Alone, or with nobody who could lead: what was taken is answered, more cannot be done. */
+    uint64_t patience_ms = !idle ? NODE_DRAIN_MS : leads ? NODE_HAND_OVER_MS : 0;
+    if (now_ms - n->drain_begun_ms >= patience_ms) {
         begin_close(n);
     }
 }
@@ -220,7 +226,7 @@ static void tick_cb(uv_timer_t *timer)
     }
     if (n->installer == NULL) {
         (void)engine_digest(n->engine); /* little and often, so that nobody has to wait for much */
-        checkpoint_driver_tick(&n->checkpoints, n->applied_index);
+        checkpoint_driver_tick(&n->checkpoints, n->applied_index, n->applied_bytes);
         if (engine_initialized(n->engine) &&
             persist_driver_start(n->persist, engine_shards(n->engine)) < 0) {
             log_warn("the persister cannot start; tried again");
@@ -344,7 +350,8 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
         return -1;
     }
     checkpoint_driver_init(&n->checkpoints, loop, n->engine, n->replica, n->store,
-                           options->checkpoint_entries, options->checkpoint_interval_ms);
+                           options->checkpoint_entries, options->checkpoint_size,
+                           options->checkpoint_interval_ms);
     CHECK(uv_timer_init(loop, &n->tick) == 0);
     CHECK(uv_check_init(loop, &n->check) == 0);
     n->tick_expected_ns = uv_hrtime() + NODE_TICK_MS * 1000000ull;
@@ -431,7 +438,7 @@ void node_drain(struct node *n, void (*stopped)(void *ctx), void *ctx)
     CHECK(!n->draining);
     log_info("draining");
     n->draining = true;
-    n->drain_deadline_ms = uv_now(n->loop) + NODE_DRAIN_MS;
+    n->drain_begun_ms = uv_now(n->loop);
     n->stopped = stopped;
     n->stopped_ctx = ctx;
 }

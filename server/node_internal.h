@@ -15,6 +15,7 @@
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
 
+#define NODE_HAND_OVER_MS        2500 /* a drained leader tries this long to find a successor */
 #define NODE_TICK_MS             10
 #define NODE_IDLE_BATCH_MS       500 /* without commands the leader lets time pass this often */
 #define NODE_SESSIONS_MAX        4096
@@ -54,6 +55,7 @@ struct node {
     bool ready;
     uint64_t term, leader_id;
     uint64_t applied_index; /* log index */
+    uint64_t applied_bytes; /* of batches, since the node started */
     bool init_proposed;     /* in this leadership */
     bool drained;           /* by request: takes no leadership */
     uint64_t transfer_ms;   /* when it was last tried to give leadership away */
@@ -68,13 +70,13 @@ struct node {
     uint8_t *out;            /* for responses: grows */
     size_t out_capacity;
 
-    struct read_wait *reads; /* waiting */
-    uint32_t reads_count;
+    struct read_wait *reads;           /* waiting */
+    uint32_t reads_count, index_waits; /* of those: for an index */
     uint32_t chunks_count;
 
     /* stopping */
     bool draining, closing;
-    uint64_t drain_deadline_ms;
+    uint64_t drain_begun_ms;
     unsigned parts_open;
     void (*stopped)(void *ctx);
     void *stopped_ctx;

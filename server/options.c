@@ -15,7 +15,7 @@ static struct {
     struct option_list members;
     uint64_t skus, sales, users, eligibilities, orders, idempotency, leases, events, expiries,
         retention;
-    uint64_t election_timeout, segment_size, trailing_entries, checkpoint_entries,
+    uint64_t election_timeout, segment_size, trailing_entries, checkpoint_entries, checkpoint_size,
         checkpoint_interval;
     bool no_sync, new_cluster;
 } raw;
@@ -61,10 +61,12 @@ static const struct option table[] = {
      "silence of the leader before an election", 50, 60000},
     {"segment-size", 0, OPTION_SIZE, &raw.segment_size, "64MiB", "SIZE", "of one file of the log",
      1 << 20, 1ull << 30},
-    {"trailing-entries", 0, OPTION_U64, &raw.trailing_entries, "20000", "N",
+    {"trailing-entries", 0, OPTION_U64, &raw.trailing_entries, "8192", "N",
      "kept in the log behind a checkpoint (at least 512)", 1, 100000000},
     {"checkpoint-entries", 0, OPTION_U64, &raw.checkpoint_entries, "50000", "N",
      "log entries between checkpoints at most", 16, 100000000},
+    {"checkpoint-size", 0, OPTION_SIZE, &raw.checkpoint_size, "256MiB", "SIZE",
+     "of batches between checkpoints at most", 1 << 20, 1ull << 40},
     {"checkpoint-interval", 0, OPTION_DURATION, &raw.checkpoint_interval, "60s", "TIME",
      "time between checkpoints at most", 100, 86400000},
     {"new-cluster", 0, OPTION_FLAG, &raw.new_cluster, NULL, NULL,
@@ -263,6 +265,7 @@ enum options_result node_options_parse(struct node_options *o, int argc, char **
     o->segment_size = raw.segment_size;
     o->trailing_entries = raw.trailing_entries;
     o->checkpoint_entries = raw.checkpoint_entries;
+    o->checkpoint_size = raw.checkpoint_size;
     o->checkpoint_interval_ms = raw.checkpoint_interval;
     o->log_sync = !raw.no_sync;
     o->new_cluster = raw.new_cluster;

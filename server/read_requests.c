@@ -51,12 +51,13 @@ static void wait_free(struct read_wait *w)
         w->next->prev = w->prev;
     }
     n->reads_count--;
+    n->index_waits -= w->strong ? 0 : 1;
     session_release(w->session);
     free(w);
 }
 
 static struct read_wait *wait_create(struct session *s, const Holdfast__Request *request,
-                                     const void *frame, size_t size)
+                                     const void *frame, size_t size, bool strong)
 {
     struct node *n = s->node;
     struct read_wait *w = malloc(sizeof *w + size);
@@ -65,6 +66,7 @@ static struct read_wait *wait_create(struct session *s, const Holdfast__Request 
     timeout_ms = timeout_ms < NODE_READ_TIMEOUT_MAX_MS ? timeout_ms : NODE_READ_TIMEOUT_MAX_MS;
     *w = (struct read_wait){.node = n,
                             .session = s,
+                            .strong = strong,
                             .id = request->id,
                             .min_index = request->min_index,
                             .deadline_ms = uv_now(n->loop) + timeout_ms,
@@ -76,6 +78,7 @@ static struct read_wait *wait_create(struct session *s, const Holdfast__Request 
     }
     n->reads = w;
     n->reads_count++;
+    n->index_waits += strong ? 0 : 1;
     session_retain(s);
     return w;
 }
@@ -129,11 +132,10 @@ void read_request(struct session *s, const Holdfast__Request *request, const voi
                                "too many reads wait");
         return;
     }
-    struct read_wait *w = wait_create(s, request, frame, size);
+    struct read_wait *w = wait_create(s, request, frame, size, strong);
     if (!strong) {
         return;
     }
-    w->strong = true;
     enum replica_status status = replica_read(n->replica, &w->read, read_cb);
     if (status != REPLICA_OK) {
         wait_refuse(w,
@@ -147,7 +149,7 @@ void read_request(struct session *s, const Holdfast__Request *request, const voi
 void read_requests_applied(struct node *n)
 {
     uint64_t index = engine_index(n->engine);
-    for (struct read_wait *w = n->reads, *next; w != NULL; w = next) {
+    for (struct read_wait *w = n->index_waits > 0 ? n->reads : NULL, *next; w != NULL; w = next) {
         next = w->next;
         if (!w->strong && w->min_index <= index) {
             wait_answer(w);

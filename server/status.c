@@ -46,8 +46,8 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
     m->version = version;
     m->role = (uint32_t)n->role;
     /* Ready to do its part: a leader that takes proposals, or a follower of somebody. */
-    bool takes_part = n->role == REPLICA_LEADER ? n->ready
-                                                : n->role == REPLICA_FOLLOWER && n->leader_id != 0;
+    bool takes_part =
+        n->role == REPLICA_LEADER ? n->ready : n->role == REPLICA_FOLLOWER && n->leader_id != 0;
     m->ready = takes_part && !info.refilling && n->installer == NULL && !n->draining;
     m->term = info.term;
     m->leader_id = n->leader_id;

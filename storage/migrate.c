@@ -62,7 +62,8 @@ static void fail(struct migrate_run *run, enum migrate_result result, const char
     run->result = result;
 }
 
-/* Runs one or more statements. Returns the last result (PQclear is the caller's), or NULL after fail. */
+/* Runs one or more statements. Returns the last result (PQclear is the caller's), or NULL after
+ * fail. */
 static PGresult *query(struct migrate_run *run, const char *sql, const char *what)
 {
     PGresult *r = PQexec(run->conn, sql);
@@ -77,8 +78,8 @@ static PGresult *query(struct migrate_run *run, const char *sql, const char *wha
     } else if (strcmp(sqlstate, "55P03") == 0) { /* lock_not_available */
         fail(run, MIGRATE_BUSY, "%s: another migration is running", what);
     } else {
-        fail(run, MIGRATE_FAILED, "%s: %s (SQLSTATE %s)", what, message != NULL ? message : "refused",
-             sqlstate);
+        fail(run, MIGRATE_FAILED, "%s: %s (SQLSTATE %s)", what,
+             message != NULL ? message : "refused", sqlstate);
     }
     PQclear(r);
     return NULL;
@@ -100,8 +101,10 @@ static bool connect_database(struct migrate_run *run, const char *url, uint64_t 
     }
     char seconds[24];
     snprintf(seconds, sizeof seconds, "%llu", (unsigned long long)(timeout_ms + 999) / 1000);
-    /* Later keywords win, and dbname is expanded where it stands: the URL overrides the first two. */
-    const char *const keys[] = {"connect_timeout", "application_name", "dbname", "client_encoding", NULL};
+    /* Later keywords win, and dbname is expanded where it stands: the URL overrides the first two.
+     */
+    const char *const keys[] = {"connect_timeout", "application_name", "dbname", "client_encoding",
+                                NULL};
     const char *const values[] = {seconds, "holdfast migrate", url, "UTF8", NULL};
     run->conn = PQconnectdbParams(keys, values, 1);
     if (PQstatus(run->conn) != CONNECTION_OK) {
@@ -109,16 +112,19 @@ static bool connect_database(struct migrate_run *run, const char *url, uint64_t 
         return false;
     }
     char sql[160];
-    snprintf(sql, sizeof sql, "SET lock_timeout = %llu; SET client_min_messages = warning;"
-             "SET timezone = 'UTC'", (unsigned long long)timeout_ms);
+    snprintf(sql, sizeof sql,
+             "SET lock_timeout = %llu; SET client_min_messages = warning;"
+             "SET timezone = 'UTC'",
+             (unsigned long long)timeout_ms);
     return execute(run, sql, "session");
 }
 
-/* Compares what the database recorded with what the binary has. On success *states is filled for every
- * known migration. */
+/* Compares what the database recorded with what the binary has. On success *states is filled for
+ * every known migration. */
 static bool compare(struct migrate_run *run, struct migrate_state *states)
 {
-    PGresult *there = query(run, "SELECT to_regclass('holdfast.schema_migrations') IS NOT NULL", "status");
+    PGresult *there =
+        query(run, "SELECT to_regclass('holdfast.schema_migrations') IS NOT NULL", "status");
     if (there == NULL) {
         return false;
     }
@@ -130,9 +136,11 @@ static bool compare(struct migrate_run *run, struct migrate_state *states)
     if (!recorded) {
         return true;
     }
-    PGresult *rows = query(run, "SELECT version, name, sha256, "
+    PGresult *rows = query(run,
+                           "SELECT version, name, sha256, "
                            "to_char(applied_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') "
-                           "FROM holdfast.schema_migrations ORDER BY version", "status");
+                           "FROM holdfast.schema_migrations ORDER BY version",
+                           "status");
     if (rows == NULL) {
         return false;
     }
@@ -142,18 +150,23 @@ static bool compare(struct migrate_run *run, struct migrate_state *states)
         const char *name = PQgetvalue(rows, i, 1);
         ok = false;
         if ((size_t)i >= migrations_count) {
-            fail(run, MIGRATE_NEWER, "the database has migration %s (%s), this binary knows %zu: "
-                 "use the newer binary", version, name, migrations_count);
+            fail(run, MIGRATE_NEWER,
+                 "the database has migration %s (%s), this binary knows %zu: "
+                 "use the newer binary",
+                 version, name, migrations_count);
         } else if (strtoul(version, NULL, 10) != migrations[i].version) {
             fail(run, MIGRATE_DRIFT, "migration %u is not recorded, but %s (%s) is",
                  migrations[i].version, version, name);
         } else if (strcmp(name, migrations[i].name) != 0 ||
                    strcmp(PQgetvalue(rows, i, 2), migrations[i].sha256) != 0) {
-            fail(run, MIGRATE_DRIFT, "migration %s (%s) was applied with another content than this "
-                 "binary's", version, name);
+            fail(run, MIGRATE_DRIFT,
+                 "migration %s (%s) was applied with another content than this "
+                 "binary's",
+                 version, name);
         } else {
             states[i].applied = true;
-            str_copy(states[i].applied_at, sizeof states[i].applied_at, str_from(PQgetvalue(rows, i, 3)));
+            str_copy(states[i].applied_at, sizeof states[i].applied_at,
+                     str_from(PQgetvalue(rows, i, 3)));
             ok = true;
         }
     }
@@ -167,11 +180,12 @@ static bool apply(struct migrate_run *run, struct migrate_state *state)
     char what[96];
     snprintf(what, sizeof what, "migration %04u_%s", m->version, m->name);
     struct text sql = TEXT_INIT;
-    text_appendf(&sql, "BEGIN;\n%s;\nINSERT INTO holdfast.schema_migrations (version, name, sha256) "
+    text_appendf(&sql,
+                 "BEGIN;\n%s;\nINSERT INTO holdfast.schema_migrations (version, name, sha256) "
                  "VALUES (%u, '%s', '%s');\nCOMMIT;\n"
                  "SELECT to_char(applied_at, 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') "
-                 "FROM holdfast.schema_migrations WHERE version = %u", m->sql, m->version, m->name,
-                 m->sha256, m->version);
+                 "FROM holdfast.schema_migrations WHERE version = %u",
+                 m->sql, m->version, m->name, m->sha256, m->version);
     PGresult *r = query(run, text_cstring(&sql), what);
     text_close(&sql);
     if (r == NULL) {
@@ -188,10 +202,12 @@ static bool apply_missing(struct migrate_run *run, struct migrate_state *states)
 {
     if (!execute(run, "SELECT pg_advisory_lock(" MIGRATE_LOCK ")", "lock") ||
         !execute(run, "SET lock_timeout = 0", "session") ||
-        !execute(run, "BEGIN; CREATE SCHEMA IF NOT EXISTS holdfast;"
+        !execute(run,
+                 "BEGIN; CREATE SCHEMA IF NOT EXISTS holdfast;"
                  "CREATE TABLE IF NOT EXISTS holdfast.schema_migrations ("
                  "version integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,"
-                 "applied_at timestamptz NOT NULL DEFAULT now()); COMMIT", "schema") ||
+                 "applied_at timestamptz NOT NULL DEFAULT now()); COMMIT",
+                 "schema") ||
         !compare(run, states)) {
         return false;
     }
@@ -203,8 +219,8 @@ static bool apply_missing(struct migrate_run *run, struct migrate_state *states)
     return true;
 }
 
-static enum migrate_result run_migrate(const char *url, uint64_t timeout_ms, bool up, migrate_cb report,
-                                       void *ctx, char *error, size_t error_size)
+static enum migrate_result run_migrate(const char *url, uint64_t timeout_ms, bool up,
+                                       migrate_cb report, void *ctx, char *error, size_t error_size)
 {
     struct migrate_run run = {.error = error, .error_size = error_size};
     CHECK(error_size > 0);
@@ -228,8 +244,8 @@ enum migrate_result migrate_up(const char *url, uint64_t timeout_ms, migrate_cb 
     return run_migrate(url, timeout_ms, true, report, ctx, error, error_size);
 }
 
-enum migrate_result migrate_status(const char *url, uint64_t timeout_ms, migrate_cb report, void *ctx,
-                                   char *error, size_t error_size)
+enum migrate_result migrate_status(const char *url, uint64_t timeout_ms, migrate_cb report,
+                                   void *ctx, char *error, size_t error_size)
 {
     return run_migrate(url, timeout_ms, false, report, ctx, error, error_size);
 }

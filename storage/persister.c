@@ -67,13 +67,14 @@ static void take_news(uv_async_t *async)
     if (news.acked != 0) {
         report_acks(p, news.acked);
     }
-    if ((news.opened || news.room) && p->stream == news.stream && p->stream != 0 && !p->destroying) {
+    if ((news.opened || news.room) && p->stream == news.stream && p->stream != 0 &&
+        !p->destroying) {
         p->callbacks.want(p->ctx, p->next_sequence);
     }
 }
 
-int persister_create(const struct persister_config *config, const struct persister_callbacks *callbacks,
-                     void *ctx, struct persister **out)
+int persister_create(const struct persister_config *config,
+                     const struct persister_callbacks *callbacks, void *ctx, struct persister **out)
 {
     CHECK(config->shards >= 1 && config->shards <= SHARDS_MAX);
     struct persister *p = calloc(1, sizeof *p);

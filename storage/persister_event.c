@@ -5,11 +5,13 @@
 
 #include "base/check.h"
 
-_Static_assert(sizeof(struct persister_event) + 2 * ID_SIZE_MAX + KEY_SIZE_MAX + REASON_SIZE_MAX + 8 +
+_Static_assert(sizeof(struct persister_event) + (size_t)2 * ID_SIZE_MAX + KEY_SIZE_MAX +
+                       REASON_SIZE_MAX + 8 +
                        ORDER_LINES_MAX * (sizeof(struct persister_line) + ID_SIZE_MAX) <=
                    PERSISTER_EVENT_SIZE_MAX,
                "the largest event fits");
-_Static_assert(KEY_SIZE_MAX <= UINT8_MAX && REASON_SIZE_MAX <= UINT8_MAX && ID_SIZE_MAX <= UINT8_MAX,
+_Static_assert(KEY_SIZE_MAX <= UINT8_MAX && REASON_SIZE_MAX <= UINT8_MAX &&
+                   ID_SIZE_MAX <= UINT8_MAX,
                "lengths of texts take a byte");
 
 static size_t align8(size_t size)

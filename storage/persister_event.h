@@ -1,8 +1,8 @@
-/* persister_event: one event of the engine as the persister keeps it between the loop that offers it and
- * the thread that writes it: a flat copy, for the engine's texts are only lent.
+/* persister_event: one event of the engine as the persister keeps it between the loop that offers
+ * it and the thread that writes it: a flat copy, for the engine's texts are only lent.
  *
- * Memory: one 8-aligned block of persister_event_size bytes: this struct, the texts one after the other,
- * then the lines. Never leaves the process. */
+ * Memory: one 8-aligned block of persister_event_size bytes: this struct, the texts one after the
+ * other, then the lines. Never leaves the process. */
 #ifndef STORAGE_PERSISTER_EVENT_H
 #define STORAGE_PERSISTER_EVENT_H
 
@@ -71,7 +71,8 @@ static inline struct str persister_event_payment(const struct persister_event *e
 
 static inline struct str persister_event_reason(const struct persister_event *e)
 {
-    return (struct str){(const char *)(e + 1) + e->sale_len + e->user_len + e->payment_len, e->reason_len};
+    return (struct str){(const char *)(e + 1) + e->sale_len + e->user_len + e->payment_len,
+                        e->reason_len};
 }
 
 /* Walking the lines: begin, then next lines_count times. */
@@ -87,7 +88,8 @@ static inline struct str persister_line_sku(const struct persister_line *l)
 
 static inline const struct persister_line *persister_line_next(const struct persister_line *l)
 {
-    return (const struct persister_line *)(const void *)((const char *)(l + 1) + ((l->sku_len + 7u) & ~7u));
+    return (const struct persister_line *)(const void *)((const char *)(l + 1) +
+                                                         ((l->sku_len + 7u) & ~7u));
 }
 
 #endif

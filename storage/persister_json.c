@@ -1,4 +1,5 @@
-/* See persister_json.h. Written straight into reserved room: this is most of the persister's own work. */
+/* See persister_json.h. Written straight into reserved room: this is most of the persister's own
+ * work. */
 #include "storage/persister_json.h"
 
 #include <string.h>
@@ -7,7 +8,8 @@
 #include "base/clock.h"
 #include "proto/order_id.h"
 
-/* Names and punctuation, five times and numbers, and an escape of six bytes for each byte of text. */
+/* Names and punctuation, five times and numbers, and an escape of six bytes for each byte of text.
+ */
 #define PAYLOAD_FIXED_SIZE 768
 #define LINE_SIZE          (96 + ID_SIZE_MAX)
 
@@ -119,12 +121,12 @@ static char *put_order(char *at, const struct persister_event *e)
     char id[ORDER_ID_TEXT_SIZE];
     order_id_format(e->order, id);
     at = put_plain(PUT(at, "\"order\":"), (struct str){id, ORDER_ID_TEXT_SIZE - 1});
-    at = put_plain(PUT(at, ",\"status\":"), str_from(order_status_name((enum order_status)e->status)));
+    at = put_plain(PUT(at, ",\"status\":"),
+                   str_from(order_status_name((enum order_status)e->status)));
     at = put_number(PUT(at, ",\"version\":"), (int64_t)e->version);
     at = put_lines(PUT(at, ",\"lines\":"), e);
     at = put_number(PUT(at, ",\"amount\":"), e->order_amount);
     at = put_plain(PUT(at, ",\"currency\":"), str_from(e->order_currency));
-    at = put_time(PUT(at, ",\"created_at\":"), e->created_ms);
     at = put_time(PUT(at, ",\"pay_by\":"), e->pay_by_ms);
     if (persister_event_has_payment(e)) {
         at = put_plain(PUT(at, ",\"payment\":"), persister_event_payment(e));
@@ -146,6 +148,7 @@ void persister_write_payload(struct text *t, const struct persister_event *e)
     size_t bound = PAYLOAD_FIXED_SIZE + (size_t)e->sale_len + e->user_len + e->payment_len +
                    6 * (size_t)e->reason_len + e->lines_count * (size_t)LINE_SIZE;
     char *start = text_reserve(t, bound);
+    CHECK(start != NULL);
     char *at = PUT(start, "{");
     if (persister_event_has_order(e)) {
         at = put_order(at, e);
@@ -153,7 +156,8 @@ void persister_write_payload(struct text *t, const struct persister_event *e)
     at = put_plain(PUT(at, "\"sale\":"), persister_event_sale(e));
     at = put_plain(PUT(at, ",\"user\":"), persister_event_user(e));
     if (!persister_event_has_order(e)) {
-        at = e->kind == EVENT_ELIGIBILITY_GRANTED ? PUT(at, ",\"granted\":true") : PUT(at, ",\"granted\":false");
+        at = e->kind == EVENT_ELIGIBILITY_GRANTED ? PUT(at, ",\"granted\":true")
+                                                  : PUT(at, ",\"granted\":false");
     }
     at = put_time(PUT(at, ",\"occurred_at\":"), e->time_ms);
     at = put_number(PUT(at, ",\"log_index\":"), (int64_t)e->index);

@@ -1,5 +1,5 @@
-/* persister_json: the outbox payload of an event, as docs/sql-schema.md describes it: what a CloudEvent
- * carries as its data. */
+/* persister_json: the outbox payload of an event, as docs/sql-schema.md describes it: what a
+ * CloudEvent carries as its data. */
 #ifndef STORAGE_PERSISTER_JSON_H
 #define STORAGE_PERSISTER_JSON_H
 

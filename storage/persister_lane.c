@@ -16,7 +16,8 @@ static void ignore_notice(void *ctx, const PGresult *result)
     (void)result;
 }
 
-/* Keeps the first line of a message. The first error of a request is the cause, later ones follow from it. */
+/* Keeps the first line of a message. The first error of a request is the cause, later ones follow
+ * from it. */
 static void set_error(struct lane *lane, const char *message)
 {
     if (lane->error[0] == '\0') {
@@ -41,10 +42,13 @@ static void fail_connection(struct lane *lane)
 void lane_open(struct lane *lane, const char *url, uint64_t now_ms)
 {
     CHECK(lane->state == LANE_CLOSED);
-    *lane = (struct lane){.state = LANE_CONNECTING, .deadline_ms = now_ms + LANE_CONNECT_TIMEOUT_MS};
-    /* Later keywords win and dbname is expanded where it stands: the URL overrides what is before it. */
-    const char *const keys[] = {"keepalives_idle", "keepalives_interval", "keepalives_count",
-                                "tcp_user_timeout", "dbname", "application_name", "client_encoding", NULL};
+    *lane =
+        (struct lane){.state = LANE_CONNECTING, .deadline_ms = now_ms + LANE_CONNECT_TIMEOUT_MS};
+    /* Later keywords win and dbname is expanded where it stands: the URL overrides what is before
+     * it. */
+    const char *const keys[] = {
+        "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+        "dbname",          "application_name",    "client_encoding",  NULL};
     const char *const values[] = {"5", "3", "3", "15000", url, LANE_APPLICATION_NAME, "UTF8", NULL};
     lane->conn = PQconnectStartParams(keys, values, 1);
     if (lane->conn == NULL) {
@@ -79,8 +83,8 @@ static void begin_request(struct lane *lane, uint64_t now_ms)
     lane->deadline_ms = now_ms + LANE_STALL_TIMEOUT_MS;
 }
 
-void lane_query(struct lane *lane, const char *sql, const struct text *const *copies, size_t copies_count,
-                uint64_t now_ms)
+void lane_query(struct lane *lane, const char *sql, const struct text *const *copies,
+                size_t copies_count, uint64_t now_ms)
 {
     CHECK(copies_count <= COPY_COUNT);
     begin_request(lane, now_ms);
@@ -105,7 +109,8 @@ void lane_query_parameters(struct lane *lane, const char *sql, const struct pers
         types[i] = p->types[i];
     }
     begin_request(lane, now_ms);
-    if (PQsendQueryParams(lane->conn, sql, p->parameters, types, values, lengths, p->formats, 0) != 1) {
+    if (PQsendQueryParams(lane->conn, sql, p->parameters, types, values, lengths, p->formats, 0) !=
+        1) {
         fail_connection(lane);
     }
 }
@@ -189,7 +194,8 @@ static void keep_result(struct lane *lane, PGresult *r)
         const char *sqlstate = PQresultErrorField(r, PG_DIAG_SQLSTATE);
         const char *message = PQresultErrorField(r, PG_DIAG_MESSAGE_PRIMARY);
         if (!lane->refused) {
-            str_copy(lane->sqlstate, sizeof lane->sqlstate, str_from(sqlstate != NULL ? sqlstate : "XX000"));
+            str_copy(lane->sqlstate, sizeof lane->sqlstate,
+                     str_from(sqlstate != NULL ? sqlstate : "XX000"));
             set_error(lane, message != NULL ? message : PQresultErrorMessage(r));
         }
         lane->refused = true;
@@ -206,7 +212,8 @@ static void busy_step(struct lane *lane, uint64_t now_ms)
     }
     while (lane->state == LANE_BUSY) {
         if (lane->copying) {
-            /* An error may be on its way: PostgreSQL ignores the rest of the data then, and says it after. */
+            /* An error may be on its way: PostgreSQL ignores the rest of the data then, and says it
+             * after. */
             if (!copy_step(lane, now_ms)) {
                 break;
             }
@@ -238,7 +245,8 @@ enum lane_state lane_tick(struct lane *lane, bool ready, uint64_t now_ms)
 {
     switch (lane->state) {
     case LANE_CONNECTING:
-        /* Only when the socket is ready: before, libpq would take "no error yet" for "connected". */
+        /* Only when the socket is ready: before, libpq would take "no error yet" for "connected".
+         */
         if (!(ready && connect_step(lane)) && now_ms >= lane->deadline_ms) {
             fail(lane, "PostgreSQL does not answer: connecting took too long");
         }
@@ -263,7 +271,8 @@ enum lane_state lane_tick(struct lane *lane, bool ready, uint64_t now_ms)
 
 int lane_fd(const struct lane *lane)
 {
-    bool open = lane->state == LANE_CONNECTING || lane->state == LANE_IDLE || lane->state == LANE_BUSY;
+    bool open =
+        lane->state == LANE_CONNECTING || lane->state == LANE_IDLE || lane->state == LANE_BUSY;
     return open ? PQsocket(lane->conn) : -1;
 }
 

@@ -1,5 +1,5 @@
-/* See persister_queue.h. A block that would not fit before the end of the ring starts at its beginning;
- * a size of 0 (or less than a size's room) says that the rest of the ring is skipped. */
+/* See persister_queue.h. A block that would not fit before the end of the ring starts at its
+ * beginning; a size of 0 (or less than a size's room) says that the rest of the ring is skipped. */
 #include "storage/persister_queue.h"
 
 #include <stdlib.h>
@@ -59,7 +59,8 @@ static const struct persister_event *step(const struct persister_queue *q, uint6
     return e;
 }
 
-size_t persister_queue_peek(const struct persister_queue *q, const struct persister_event **out, size_t max)
+size_t persister_queue_peek(const struct persister_queue *q, const struct persister_event **out,
+                            size_t max)
 {
     size_t count = q->events < max ? q->events : max;
     uint64_t position = q->tail;

@@ -1,6 +1,7 @@
-/* persister_queue: events on their way from the loop to the persister's thread, in one ring of bytes that
- * is reserved once (untouched pages cost nothing). Not synchronized: the worker's mutex guards every call;
- * blocks between peek and release stay where they are and may be read without it. */
+/* persister_queue: events on their way from the loop to the persister's thread, in one ring of
+ * bytes that is reserved once (untouched pages cost nothing). Not synchronized: the worker's mutex
+ * guards every call; blocks between peek and release stay where they are and may be read without
+ * it. */
 #ifndef STORAGE_PERSISTER_QUEUE_H
 #define STORAGE_PERSISTER_QUEUE_H
 
@@ -22,7 +23,8 @@ void persister_queue_clear(struct persister_queue *q);
 bool persister_queue_push(struct persister_queue *q, const struct event_view *e);
 
 /* The oldest events, at most max, without releasing them. Returns how many. */
-size_t persister_queue_peek(const struct persister_queue *q, const struct persister_event **out, size_t max);
+size_t persister_queue_peek(const struct persister_queue *q, const struct persister_event **out,
+                            size_t max);
 /* Releases the oldest count events. */
 void persister_queue_release(struct persister_queue *q, size_t count);
 

@@ -1,5 +1,5 @@
-/* See persister_rows.h. Formats: PostgreSQL's COPY BINARY (documentation of COPY, "Binary Format") and
- * array_recv: all integers big-endian, times as microseconds since 2000-01-01. */
+/* See persister_rows.h. Formats: PostgreSQL's COPY BINARY (documentation of COPY, "Binary Format")
+ * and array_recv: all integers big-endian, times as microseconds since 2000-01-01. */
 #include "storage/persister_rows.h"
 
 #include <stdio.h>
@@ -12,17 +12,22 @@
 #include "proto/order_id.h"
 #include "storage/persister.h"
 #include "storage/persister_json.h"
+#include "storage/persister_merge.h"
 
 const char *const persister_copy_sql[COPY_COUNT] = {
-    [COPY_ORDERS] = "COPY holdfast.orders (id, shard, status, version, amount, created_at, pay_by, "
-                    "changed_at, created_index, changed_index, currency, sale_id, user_id, restocked, reason) "
-                    "FROM STDIN (FORMAT binary)",
-    [COPY_ORDER_LINES] = "COPY holdfast.order_lines (order_id, shard, line, quantity, unit_price, sku) "
-                         "FROM STDIN (FORMAT binary)",
-    [COPY_PAYMENTS] = "COPY holdfast.payments (sequence, shard, order_id, amount, log_index, received_at, "
-                      "currency, outcome, payment_id, reason) FROM STDIN (FORMAT binary)",
-    [COPY_OUTBOX] = "COPY holdfast.outbox (id, aggregatetype, aggregateid, type, payload, shard, log_index, "
-                    "sequence, created_at) FROM STDIN (FORMAT binary)",
+    [COPY_ORDERS] =
+        "COPY holdfast.orders (id, shard, status, version, amount, created_at, pay_by, "
+        "changed_at, created_index, changed_index, currency, sale_id, user_id, restocked, reason) "
+        "FROM STDIN (FORMAT binary)",
+    [COPY_ORDER_LINES] =
+        "COPY holdfast.order_lines (order_id, shard, line, quantity, unit_price, sku) "
+        "FROM STDIN (FORMAT binary)",
+    [COPY_PAYMENTS] =
+        "COPY holdfast.payments (sequence, shard, order_id, amount, log_index, received_at, "
+        "currency, outcome, payment_id, reason) FROM STDIN (FORMAT binary)",
+    [COPY_OUTBOX] =
+        "COPY holdfast.outbox (id, aggregatetype, aggregateid, type, payload, shard, log_index, "
+        "sequence, created_at) FROM STDIN (FORMAT binary)",
 };
 const char *const persister_change_orders_sql =
     "SELECT holdfast.change_orders($1, $2, $3::holdfast.order_status[], $4, $5, $6, $7, $8)";
@@ -31,8 +36,15 @@ const char *const persister_put_eligibilities_sql =
 
 /* Types of pg_type.dat that cannot change. */
 enum {
-    OID_BOOL = 16, OID_INT8 = 20, OID_INT4 = 23, OID_TEXT = 25, OID_TIMESTAMPTZ = 1184,
-    OID_BOOL_ARRAY = 1000, OID_INT4_ARRAY = 1007, OID_TEXT_ARRAY = 1009, OID_INT8_ARRAY = 1016,
+    OID_BOOL = 16,
+    OID_INT8 = 20,
+    OID_INT4 = 23,
+    OID_TEXT = 25,
+    OID_TIMESTAMPTZ = 1184,
+    OID_BOOL_ARRAY = 1000,
+    OID_INT4_ARRAY = 1007,
+    OID_TEXT_ARRAY = 1009,
+    OID_INT8_ARRAY = 1016,
     OID_TIMESTAMPTZ_ARRAY = 1185
 };
 
@@ -87,7 +99,7 @@ static char *field_null(char *at)
 static char *field_bool(char *at, bool value)
 {
     at = put_u32(at, 1);
-    *at = value;
+    *at = value ? 1 : 0;
     return at + 1;
 }
 
@@ -99,15 +111,17 @@ static char *field_str(char *at, struct str s)
     return at + s.len;
 }
 
-/* People's text: PostgreSQL cannot store NUL, so U+FFFD stands for it. At most three times as long. */
+/* People's text: PostgreSQL cannot store NUL, so U+FFFD stands for it. At most three times as long.
+ */
 static char *field_text(char *at, struct str s)
 {
     char *start = at + 4;
     char *to = start;
     for (uint32_t i = 0; i < s.len; i++) {
         if (s.ptr[i] == '\0') {
-            memcpy(to, "\xEF\xBF\xBD", 3);
-            to += 3;
+            *to++ = (char)0xEF;
+            *to++ = (char)0xBF;
+            *to++ = (char)0xBD;
         } else {
             *to++ = s.ptr[i];
         }
@@ -198,85 +212,6 @@ static void array_bool(struct text *t, bool value)
     grow_to(t, field_bool(text_reserve(t, 5), value));
 }
 
-/* ---- merging ---- */
-
-#define MERGE_SLOTS (2 * PERSISTER_BATCH_EVENTS_MAX)
-_Static_assert((MERGE_SLOTS & (MERGE_SLOTS - 1)) == 0, "slots are masked");
-
-/* What becomes of one order: the event that placed it (if in this batch), the last that changed it, and
- * the one that refunded it. Of one eligibility: the last event only. */
-struct merged {
-    const struct persister_event *placed, *last, *refunded;
-};
-
-struct persister_merge {
-    struct merged orders[PERSISTER_BATCH_EVENTS_MAX]; /* in order of first mention */
-    struct merged eligibilities[PERSISTER_BATCH_EVENTS_MAX];
-    size_t orders_count, eligibilities_count;
-    uint32_t order_slots[MERGE_SLOTS], eligibility_slots[MERGE_SLOTS]; /* 1 + position; 0: free */
-};
-
-static struct merged *merge_order(struct persister_merge *m, const struct persister_event *e)
-{
-    uint64_t hash = e->order * 0x9E3779B97F4A7C15u;
-    for (uint64_t slot = hash >> 32;; slot++) {
-        uint32_t *at = &m->order_slots[slot & (MERGE_SLOTS - 1)];
-        if (*at == 0) {
-            *at = (uint32_t)++m->orders_count;
-            m->orders[*at - 1] = (struct merged){.last = e};
-            return &m->orders[*at - 1];
-        }
-        if (m->orders[*at - 1].last->order == e->order) {
-            return &m->orders[*at - 1];
-        }
-    }
-}
-
-static uint64_t hash_str(uint64_t hash, struct str s)
-{
-    for (uint32_t i = 0; i < s.len; i++) {
-        hash = (hash ^ (uint8_t)s.ptr[i]) * 0x100000001B3u;
-    }
-    return (hash ^ 0xFF) * 0x100000001B3u;
-}
-
-static struct merged *merge_eligibility(struct persister_merge *m, const struct persister_event *e)
-{
-    struct str sale = persister_event_sale(e), user = persister_event_user(e);
-    uint64_t hash = hash_str(hash_str(0xCBF29CE484222325u, user), sale);
-    for (uint64_t slot = hash >> 20;; slot++) {
-        uint32_t *at = &m->eligibility_slots[slot & (MERGE_SLOTS - 1)];
-        if (*at == 0) {
-            *at = (uint32_t)++m->eligibilities_count;
-            m->eligibilities[*at - 1] = (struct merged){.last = e};
-            return &m->eligibilities[*at - 1];
-        }
-        struct merged *x = &m->eligibilities[*at - 1];
-        if (str_equal(persister_event_user(x->last), user) && str_equal(persister_event_sale(x->last), sale)) {
-            return x;
-        }
-    }
-}
-
-static void merge_events(struct persister_merge *m, const struct persister_event *const *events, size_t count)
-{
-    m->orders_count = m->eligibilities_count = 0;
-    memset(m->order_slots, 0, sizeof m->order_slots);
-    memset(m->eligibility_slots, 0, sizeof m->eligibility_slots);
-    for (size_t i = 0; i < count; i++) {
-        const struct persister_event *e = events[i];
-        if (!persister_event_has_order(e)) {
-            merge_eligibility(m, e)->last = e;
-        } else if (e->kind != EVENT_PAYMENT_REJECTED) { /* that one changes no order */
-            struct merged *x = merge_order(m, e);
-            CHECK(x->last == e || x->last->sequence < e->sequence);
-            x->last = e;
-            x->placed = e->kind == EVENT_ORDER_PLACED ? e : x->placed;
-            x->refunded = e->kind == EVENT_ORDER_REFUNDED ? e : x->refunded;
-        }
-    }
-}
-
 /* ---- rows ---- */
 
 /* Names of the type holdfast.order_status. */
@@ -301,7 +236,8 @@ static size_t texts_size(const struct persister_event *e)
 static void put_order(struct text *t, const struct merged *m)
 {
     const struct persister_event *p = m->placed, *l = m->last;
-    char *at = text_reserve(t, 256 + texts_size(p) + (m->refunded != NULL ? texts_size(m->refunded) : 0));
+    char *at =
+        text_reserve(t, 256 + texts_size(p) + (m->refunded != NULL ? texts_size(m->refunded) : 0));
     at = put_u16(at, 15);
     at = field_i64(at, p->order);
     at = field_i32(at, p->shard);
@@ -361,10 +297,12 @@ void persister_event_id(const uint8_t cluster_id[16], uint64_t sequence, uint8_t
     memcpy(id, cluster_id, 6);
     id[6] = (uint8_t)(0x80 | cluster_id[6] >> 4); /* version 8 */
     id[7] = (uint8_t)(cluster_id[6] << 4 | cluster_id[7] >> 4);
-    store_u64(id + 8, __builtin_bswap64(1ull << 63 | (sequence & ((1ull << 62) - 1)))); /* variant 10 */
+    store_u64(id + 8,
+              __builtin_bswap64(1ull << 63 | (sequence & ((1ull << 62) - 1)))); /* variant 10 */
 }
 
-static void put_outbox(struct text *t, const uint8_t cluster_id[16], const struct persister_event *e)
+static void put_outbox(struct text *t, const uint8_t cluster_id[16],
+                       const struct persister_event *e)
 {
     char *at = text_reserve(t, 256 + 2 * ID_SIZE_MAX);
     at = put_u16(at, 9);
@@ -400,14 +338,15 @@ static void put_outbox(struct text *t, const uint8_t cluster_id[16], const struc
     grow_to(t, field_time(at, e->time_ms));
 }
 
-/* Parameters of persister_change_orders_sql. The third has no binary form: an enum's type is only known
- * to the database. */
+/* Parameters of persister_change_orders_sql. The third has no binary form: an enum's type is only
+ * known to the database. */
 static void put_changes(struct persister_parameters *p, const struct persister_merge *m)
 {
-    static const uint32_t types[] = {OID_INT8_ARRAY, OID_INT4_ARRAY, 0, OID_INT8_ARRAY,
-                                     OID_TIMESTAMPTZ_ARRAY, OID_INT8_ARRAY, OID_BOOL_ARRAY, OID_TEXT_ARRAY};
-    static const uint32_t elements[] = {OID_INT8, OID_INT4, 0, OID_INT8, OID_TIMESTAMPTZ, OID_INT8, OID_BOOL,
-                                        OID_TEXT};
+    static const uint32_t types[] = {OID_INT8_ARRAY, OID_INT4_ARRAY,        0,
+                                     OID_INT8_ARRAY, OID_TIMESTAMPTZ_ARRAY, OID_INT8_ARRAY,
+                                     OID_BOOL_ARRAY, OID_TEXT_ARRAY};
+    static const uint32_t elements[] = {OID_INT8,        OID_INT4, 0,        OID_INT8,
+                                        OID_TIMESTAMPTZ, OID_INT8, OID_BOOL, OID_TEXT};
     struct text *v = p->values;
     p->count = 0;
     p->parameters = ARRAY_COUNT(types);
@@ -432,7 +371,8 @@ static void put_changes(struct persister_parameters *p, const struct persister_m
         } else {
             array_null(&v[6]);
         }
-        struct str reason = x->refunded != NULL ? persister_event_reason(x->refunded) : (struct str){"", 0};
+        struct str reason =
+            x->refunded != NULL ? persister_event_reason(x->refunded) : (struct str){"", 0};
         if (reason.len > 0) {
             array_str(&v[7], reason);
         } else {
@@ -446,10 +386,11 @@ static void put_changes(struct persister_parameters *p, const struct persister_m
 
 static void put_eligibilities(struct persister_parameters *p, const struct persister_merge *m)
 {
-    static const uint32_t types[] = {OID_TEXT_ARRAY, OID_TEXT_ARRAY, OID_INT4_ARRAY, OID_BOOL_ARRAY,
-                                     OID_TIMESTAMPTZ_ARRAY, OID_INT8_ARRAY, OID_INT8_ARRAY};
-    static const uint32_t elements[] = {OID_TEXT, OID_TEXT, OID_INT4, OID_BOOL, OID_TIMESTAMPTZ, OID_INT8,
-                                        OID_INT8};
+    static const uint32_t types[] = {OID_TEXT_ARRAY, OID_TEXT_ARRAY,        OID_INT4_ARRAY,
+                                     OID_BOOL_ARRAY, OID_TIMESTAMPTZ_ARRAY, OID_INT8_ARRAY,
+                                     OID_INT8_ARRAY};
+    static const uint32_t elements[] = {OID_TEXT,        OID_TEXT, OID_INT4, OID_BOOL,
+                                        OID_TIMESTAMPTZ, OID_INT8, OID_INT8};
     struct text *v = p->values;
     p->count = m->eligibilities_count;
     p->parameters = ARRAY_COUNT(types);
@@ -476,7 +417,7 @@ void persister_rows_build(struct persister_rows *r, const uint8_t cluster_id[16]
 {
     CHECK(count <= PERSISTER_BATCH_EVENTS_MAX);
     struct persister_merge *m = r->merge;
-    merge_events(m, events, count);
+    persister_merge_events(m, events, count);
     for (int i = 0; i < COPY_COUNT; i++) {
         copy_begin(&r->copies[i]);
         r->copy_rows[i] = 0;

@@ -1,10 +1,10 @@
-/* persister_rows: from the events of one transaction to what PostgreSQL is sent for them: COPY BINARY data
- * of new rows, and binary arrays for the changes of old ones.
+/* persister_rows: from the events of one transaction to what PostgreSQL is sent for them: COPY
+ * BINARY data of new rows, and binary arrays for the changes of old ones.
  *
- * What it owns: the mapping of events to rows (docs/sql-schema.md) and the merging: an order that is placed
- * and paid within the transaction becomes one row with its last status; of several changes of one order or
- * eligibility the last is written. Every event becomes its own outbox row. What it refuses: to look at
- * anything but the events given.
+ * What it owns: the mapping of events to rows (docs/sql-schema.md) and the merging: an order that
+ * is placed and paid within the transaction becomes one row with its last status; of several
+ * changes of one order or eligibility the last is written. Every event becomes its own outbox row.
+ * What it refuses: to look at anything but the events given.
  *
  * Pure but for memory, which grows to what the largest batch needed and is kept. */
 #ifndef STORAGE_PERSISTER_ROWS_H
@@ -45,14 +45,13 @@ struct persister_rows {
 void persister_rows_init(struct persister_rows *r);
 void persister_rows_close(struct persister_rows *r);
 
-/* Builds everything anew. events: at most PERSISTER_BATCH_EVENTS_MAX, of any shards, those of one shard in
- * order of their sequence; best grouped by shard, for PostgreSQL then inserts several rows of a partition
- * at once. Borrows them until return. */
+/* Builds everything anew. events: at most PERSISTER_BATCH_EVENTS_MAX, of any shards, those of one
+ * shard in order of their sequence; best grouped by shard, for PostgreSQL then inserts several rows
+ * of a partition at once. Borrows them until return. */
 void persister_rows_build(struct persister_rows *r, const uint8_t cluster_id[16],
                           const struct persister_event *const *events, size_t count);
 
 /* The outbox id of an event: SQL function holdfast.event_id. */
 void persister_event_id(const uint8_t cluster_id[16], uint64_t sequence, uint8_t id[16]);
-
 
 #endif

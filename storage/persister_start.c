@@ -1,5 +1,5 @@
-/* The start of a stream: see persister_stream.h. Each step sends one request on the first lane and looks at
- * the answer when it is there. */
+/* The start of a stream: see persister_stream.h. Each step sends one request on the first lane and
+ * looks at the answer when it is there. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,10 +12,10 @@
 /* Shards created by one request: keeps transactions, and the locks they take, small. */
 #define CREATE_SHARDS_MAX 8
 
-/* synchronous_commit: an acknowledged event leaves the engine for good, so a database that is set to
- * forget committed transactions at a crash is not taken at its word. lock_timeout: what holds us up for
- * longer is given up and tried again, or evicted. idle_in_transaction_session_timeout: a leader that was
- * paused in a transaction does not hold up its successor for ever. */
+/* synchronous_commit: an acknowledged event leaves the engine for good, so a database that is set
+ * to forget committed transactions at a crash is not taken at its word. lock_timeout: what holds us
+ * up for longer is given up and tried again, or evicted. idle_in_transaction_session_timeout: a
+ * leader that was paused in a transaction does not hold up its successor for ever. */
 static const char session_sql[] =
     "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' "
     "THEN 'on' ELSE current_setting('synchronous_commit') END, false);"
@@ -52,8 +52,10 @@ static void send_step(struct stream *s, enum start_step step, uint64_t now_ms)
         for (int i = 0; i < 16; i++) {
             text_appendf(sql, "%02x", s->cluster_id[i]);
         }
-        text_appendf(sql, "', %u) ON CONFLICT DO NOTHING;"
-                     "SELECT replace(cluster_id::text, '-', ''), shards FROM holdfast.cluster", s->shards);
+        text_appendf(sql,
+                     "', %u) ON CONFLICT DO NOTHING;"
+                     "SELECT replace(cluster_id::text, '-', ''), shards FROM holdfast.cluster",
+                     s->shards);
         break;
     case START_COUNT:
         text_appendf(sql, "SELECT count(*) FROM holdfast.watermark WHERE shard < %u", s->shards);
@@ -70,15 +72,19 @@ static void send_step(struct stream *s, enum start_step step, uint64_t now_ms)
         break;
     case START_EVICT:
         /* Of ours only, and never if a later leader is there: then we are the stale one. */
-        text_appendf(sql, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-                     "WHERE application_name = '" LANE_APPLICATION_NAME "' AND datname = current_database() "
+        text_appendf(sql,
+                     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                     "WHERE application_name = '" LANE_APPLICATION_NAME
+                     "' AND datname = current_database() "
                      "AND usename = current_user AND pid <> pg_backend_pid() "
-                     "AND NOT EXISTS (SELECT FROM holdfast.watermark WHERE term > %" PRIu64 ")", s->term);
+                     "AND NOT EXISTS (SELECT FROM holdfast.watermark WHERE term > %" PRIu64 ")",
+                     s->term);
         s->evictions++;
         break;
     case START_WATERMARKS:
-        text_appendf(sql, "SELECT shard, sequence FROM holdfast.watermark WHERE shard < %u ORDER BY shard",
-                     s->shards);
+        text_appendf(
+            sql, "SELECT shard, sequence FROM holdfast.watermark WHERE shard < %u ORDER BY shard",
+            s->shards);
         break;
     case START_CONNECT:
     case START_OTHERS:
@@ -95,7 +101,8 @@ static uint64_t number(const struct lane *lane, int row, int column)
 static bool check_schema(struct stream *s)
 {
     const struct lane *lane = first_lane(s);
-    bool missing = strcmp(lane->sqlstate, "42P01") == 0; /* undefined_table, and undefined schema too */
+    bool missing =
+        strcmp(lane->sqlstate, "42P01") == 0; /* undefined_table, and undefined schema too */
     if (lane->sqlstate[0] != '\0' && !missing) {
         stream_fail_lane(s, lane);
         return false;
@@ -103,8 +110,10 @@ static bool check_schema(struct stream *s)
     uint64_t version = missing ? 0 : number(lane, 0, 0);
     if (version < migrations_count) { /* a newer one is fine: migrations only ever add */
         char error[160];
-        snprintf(error, sizeof error, "the database is at migration %" PRIu64 ", %zu is needed: run "
-                 "holdfastctl migrate up", version, migrations_count);
+        snprintf(error, sizeof error,
+                 "the database is at migration %" PRIu64 ", %zu is needed: run "
+                 "holdfastctl migrate up",
+                 version, migrations_count);
         stream_fail(s, error);
         return false;
     }
@@ -146,9 +155,10 @@ static bool check_watermarks(struct stream *s)
     uint64_t wanted = stream_first_wanted(s);
     if (wanted < s->floor) {
         char error[256];
-        snprintf(error, sizeof error, "the database lacks events that were acknowledged: a shard ends at %"
-                 PRIu64 ", but all before %" PRIu64 " were there: it was restored or replaced", wanted - 1,
-                 s->floor);
+        snprintf(error, sizeof error,
+                 "the database lacks events that were acknowledged: a shard ends at %" PRIu64
+                 ", but all before %" PRIu64 " were there: it was restored or replaced",
+                 wanted - 1, s->floor);
         stream_fail(s, error);
         return false;
     }
@@ -185,7 +195,8 @@ static void answered(struct stream *s, uint64_t now_ms)
     } else if (s->step == START_FENCE && strcmp(refused, "55P03") == 0 && /* lock_not_available */
                s->evictions < PERSISTER_EVICTIONS_MAX) {
         send_step(s, START_EVICT, now_ms);
-    } else if (s->step == START_EVICT) { /* it may lack the right to: then the fence waits its turn */
+    } else if (s->step ==
+               START_EVICT) { /* it may lack the right to: then the fence waits its turn */
         send_step(s, START_FENCE, now_ms);
     } else if (s->step == START_SCHEMA) {
         if (check_schema(s)) {
@@ -203,7 +214,8 @@ static void answered(struct stream *s, uint64_t now_ms)
             send_step(s, START_COUNT, now_ms);
         }
     } else if (s->step == START_COUNT || s->step == START_CREATE) {
-        bool complete = s->step == START_COUNT ? number(lane, 0, 0) == s->shards : s->created == s->shards;
+        bool complete =
+            s->step == START_COUNT ? number(lane, 0, 0) == s->shards : s->created == s->shards;
         send_step(s, complete ? START_FENCE : START_CREATE, now_ms);
     } else if (s->step == START_FENCE) {
         send_step(s, START_WATERMARKS, now_ms);

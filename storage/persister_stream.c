@@ -1,13 +1,13 @@
 /* See persister_stream.h: windows, and the transactions that the lanes make of them.
  *
  * A transaction, in its order:
- *     BEGIN; holdfast.advance(term, shards, where they are, last sequence)   refused: roll back everything
- *     holdfast.change_orders, holdfast.put_eligibilities                     if there is something to
- *     COPY orders, order_lines, payments, outbox; COMMIT
- * advance comes first: it locks the watermarks, so that the fence of a later leader waits for this
- * transaction, and no row is written by one that is too late. The watermarks must be exactly where this
- * stream left them: a transaction of an earlier connection, still under way in the server when its answer
- * was given up, either commits before and makes this one fail, or fails itself. */
+ *     BEGIN; holdfast.advance(term, shards, where they are, last sequence)   refused: roll back
+ * everything holdfast.change_orders, holdfast.put_eligibilities                     if there is
+ * something to COPY orders, order_lines, payments, outbox; COMMIT advance comes first: it locks the
+ * watermarks, so that the fence of a later leader waits for this transaction, and no row is written
+ * by one that is too late. The watermarks must be exactly where this stream left them: a
+ * transaction of an earlier connection, still under way in the server when its answer was given up,
+ * either commits before and makes this one fail, or fails itself. */
 #include "storage/persister_stream.h"
 
 #include <inttypes.h>
@@ -26,7 +26,7 @@ void stream_init(struct stream *s, const struct persister_config *config)
         .lanes = config->shards < PERSISTER_LANES ? config->shards : PERSISTER_LANES,
         .watermarks = calloc(config->shards, sizeof *s->watermarks),
         .offsets = calloc(config->shards + 1, sizeof *s->offsets),
-        .sorted = calloc(PERSISTER_BATCH_EVENTS_MAX, sizeof *s->sorted),
+        .sorted = calloc(PERSISTER_BATCH_EVENTS_MAX, sizeof(struct persister_event *)),
         .duration = malloc(sizeof *s->duration),
     };
     CHECK(s->watermarks != NULL && s->offsets != NULL && s->sorted != NULL && s->duration != NULL);
@@ -122,7 +122,8 @@ uint64_t stream_deadline_ms(const struct stream *s)
     uint64_t deadline = UINT64_MAX;
     for (uint32_t i = 0; i < s->lanes; i++) {
         const struct lane *lane = &s->runs[i].lane;
-        if ((lane->state == LANE_CONNECTING || lane->state == LANE_BUSY) && lane->deadline_ms < deadline) {
+        if ((lane->state == LANE_CONNECTING || lane->state == LANE_BUSY) &&
+            lane->deadline_ms < deadline) {
             deadline = lane->deadline_ms;
         }
     }
@@ -131,9 +132,10 @@ uint64_t stream_deadline_ms(const struct stream *s)
 
 /* ---- windows ---- */
 
-/* Sorts by shard, keeping the order within one: s->sorted, of shard i from offsets[i] to offsets[i + 1].
- * Leaves out what a shard's watermark has already. */
-static void sort_by_shard(struct stream *s, const struct persister_event *const *events, size_t count)
+/* Sorts by shard, keeping the order within one: s->sorted, of shard i from offsets[i] to offsets[i
+ * + 1]. Leaves out what a shard's watermark has already. */
+static void sort_by_shard(struct stream *s, const struct persister_event *const *events,
+                          size_t count)
 {
     memset(s->offsets, 0, (s->shards + 1) * sizeof *s->offsets);
     for (size_t i = 0; i < count; i++) {
@@ -163,6 +165,7 @@ void stream_build(struct stream *s, const struct persister_event *const *events,
     *w = (struct window){
         .last_sequence = events[count - 1]->sequence,
         .last_index = events[count - 1]->index,
+        .last_time_ms = events[count - 1]->time_ms,
         .events = count,
         .lanes_left = s->lanes,
     };
@@ -194,7 +197,8 @@ bool stream_take_persisted(struct stream *s, struct window *out)
 
 /* ---- the transaction of one lane ---- */
 
-/* "BEGIN; SELECT holdfast.advance(…)" for the shards that are behind. Returns false when none is. */
+/* "BEGIN; SELECT holdfast.advance(…)" for the shards that are behind. Returns false when none is.
+ */
 static bool write_advance(struct stream *s, const struct lane_run *run, const struct window *w)
 {
     struct text *sql = &s->sql;
@@ -239,7 +243,8 @@ static void send_copies(struct stream *s, struct lane_run *run, const struct per
 static void run_committed(struct stream *s, struct lane_run *run, struct window *w)
 {
     for (uint32_t i = run->first_shard; i < run->end_shard; i++) {
-        s->watermarks[i] = s->watermarks[i] > w->last_sequence ? s->watermarks[i] : w->last_sequence;
+        s->watermarks[i] =
+            s->watermarks[i] > w->last_sequence ? s->watermarks[i] : w->last_sequence;
     }
     w->lanes_left--;
     run->window++;
@@ -264,10 +269,12 @@ static void run_advance(struct stream *s, struct lane_run *run, uint64_t now_ms)
         }
     } else if (run->step == RUN_BEGIN && changes) {
         run->step = RUN_CHANGES;
-        lane_query_parameters(&run->lane, persister_change_orders_sql, &rows->change_orders, now_ms);
+        lane_query_parameters(&run->lane, persister_change_orders_sql, &rows->change_orders,
+                              now_ms);
     } else if (run->step <= RUN_CHANGES && eligibilities) {
         run->step = RUN_ELIGIBILITIES;
-        lane_query_parameters(&run->lane, persister_put_eligibilities_sql, &rows->put_eligibilities, now_ms);
+        lane_query_parameters(&run->lane, persister_put_eligibilities_sql, &rows->put_eligibilities,
+                              now_ms);
     } else if (run->step <= RUN_ELIGIBILITIES) {
         text_clear(&s->sql);
         send_copies(s, run, rows, now_ms);
@@ -296,7 +303,8 @@ static void run_tick(struct stream *s, struct lane_run *run, uint64_t now_ms)
 
 enum stream_state stream_tick(struct stream *s, uint32_t ready, uint64_t now_ms)
 {
-    for (uint32_t i = 0; i < s->lanes && (s->state == STREAM_STARTING || s->state == STREAM_OPEN); i++) {
+    for (uint32_t i = 0; i < s->lanes && (s->state == STREAM_STARTING || s->state == STREAM_OPEN);
+         i++) {
         if (lane_tick(&s->runs[i].lane, ready >> i & 1, now_ms) == LANE_FAILED) {
             stream_fail_lane(s, &s->runs[i].lane);
         }

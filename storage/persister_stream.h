@@ -1,4 +1,5 @@
-/* persister_stream: one uninterrupted time of writing (persister_worker.h): connections, fence, windows.
+/* persister_stream: one uninterrupted time of writing (persister_worker.h): connections, fence,
+ * windows.
  *
  *     IDLE --begin--> STARTING --fence taken, watermarks read, all lanes connected--> OPEN
  *       ^                 |                                                            |
@@ -32,16 +33,17 @@ enum run_step { RUN_NONE, RUN_BEGIN, RUN_CHANGES, RUN_ELIGIBILITIES, RUN_COPY };
 
 struct lane_run {
     struct lane lane;
-    bool session;             /* the session's settings are made */
+    bool session; /* the session's settings are made */
     uint32_t first_shard, end_shard;
     enum run_step step;
-    uint64_t window;          /* number of the next window to write */
+    uint64_t window; /* number of the next window to write */
     uint64_t started_ns;
     struct persister_rows rows[PERSISTER_WINDOWS];
 };
 
 struct window {
     uint64_t last_sequence, last_index;
+    int64_t last_time_ms;
     size_t events;
     size_t rows[COPY_COUNT];
     uint32_t lanes_left; /* that have not committed it */
@@ -56,20 +58,20 @@ struct stream {
     enum stream_state state;
     enum start_step step;
     uint64_t term;
-    uint64_t floor; /* everything before it was acknowledged: watermarks must have it */
+    uint64_t floor;   /* everything before it was acknowledged: watermarks must have it */
     uint32_t created; /* shards looked after by START_CREATE */
     uint32_t evictions;
-    bool fenced;      /* FAILED because a later leader is there: not to be tried again */
-    char error[256];  /* why FAILED */
+    bool fenced;     /* FAILED because a later leader is there: not to be tried again */
+    char error[256]; /* why FAILED */
     struct lane_run runs[PERSISTER_LANES];
-    uint64_t *watermarks; /* of each shard, as committed */
+    uint64_t *watermarks;                     /* of each shard, as committed */
     struct window windows[PERSISTER_WINDOWS]; /* number modulo PERSISTER_WINDOWS */
     uint64_t built, persisted;                /* numbers: built, persisted by all lanes */
     /* counted for good */
     uint64_t transactions;
     struct histogram *duration; /* of transactions, ns */
     struct text sql;
-    const struct persister_event **sorted;    /* scratch */
+    const struct persister_event **sorted; /* scratch */
     uint32_t *offsets;
 };
 

@@ -1,7 +1,7 @@
 /* See persister_worker.h: the thread, what it shares with the loop, and the figures.
  *
- * The thread sleeps in one poll(2): the lanes' sockets and an eventfd that the loop writes to. Everything
- * shared is under one mutex that is only ever held for copying. */
+ * The thread sleeps in one poll(2): the lanes' sockets and an eventfd that the loop writes to.
+ * Everything shared is under one mutex that is only ever held for copying. */
 #include "storage/persister_worker.h"
 
 #include <errno.h>
@@ -41,15 +41,15 @@ struct worker {
         uint64_t term, first_sequence;
         /* events */
         struct persister_queue queue;
-        size_t wake_at;     /* the thread wants to be woken at so many */
+        size_t wake_at;       /* the thread wants to be woken at so many */
         uint64_t uncommitted; /* offered to this stream and not persisted */
-        bool starved;       /* an offer found no room */
+        bool starved;         /* an offer found no room */
         /* news */
         struct worker_news news;
         /* figures */
-        uint64_t persisted, events, transactions, errors, evictions, streams;
+        uint64_t persisted, events, transactions, errors, streams;
         uint64_t rows[COPY_COUNT];
-        int64_t persisted_time_ms;
+        int64_t oldest_ms; /* about when the oldest uncommitted event happened */
         bool connected, fenced;
         char error[256];
         struct histogram duration;
@@ -58,10 +58,11 @@ struct worker {
     /* the thread's own */
     struct stream stream;
     uint64_t generation;
-    uint64_t floor;      /* all before it is acknowledged */
+    uint64_t floor; /* all before it is acknowledged */
     uint64_t term;
     bool leading;
-    size_t window_max;   /* events; shrinks when transactions fail, so that a slow server gets through */
+    size_t
+        window_max; /* events; shrinks when transactions fail, so that a slow server gets through */
     uint64_t window_at_ms; /* when the last was built */
     uint64_t retry_at_ms, backoff_ms;
     uint64_t logged_at_ms;
@@ -90,7 +91,8 @@ static void give_order(struct worker *w, bool leading, uint64_t term, uint64_t f
     w->shared.leading = leading;
     w->shared.term = term;
     w->shared.first_sequence = first_sequence;
-    w->shared.news = (struct worker_news){.ended = w->shared.news.ended}; /* they were of the old order */
+    w->shared.news =
+        (struct worker_news){.ended = w->shared.news.ended}; /* they were of the old order */
     w->shared.fenced = w->shared.connected = false;
     pthread_mutex_unlock(&w->mutex);
     wake_thread(w);
@@ -106,7 +108,8 @@ void worker_follow(struct worker *w)
     give_order(w, false, 0, 0);
 }
 
-size_t worker_offer(struct worker *w, uint64_t stream, const struct event_view *events, size_t count)
+size_t worker_offer(struct worker *w, uint64_t stream, const struct event_view *events,
+                    size_t count)
 {
     size_t taken = 0;
     bool wake = false;
@@ -115,6 +118,8 @@ size_t worker_offer(struct worker *w, uint64_t stream, const struct event_view *
         while (taken < count && w->shared.uncommitted < PERSISTER_QUEUE_EVENTS_MAX &&
                persister_queue_push(&w->shared.queue, &events[taken])) {
             CHECK(events[taken].sequence == events[0].sequence + taken);
+            w->shared.oldest_ms =
+                w->shared.uncommitted == 0 ? events[taken].time_ms : w->shared.oldest_ms;
             w->shared.uncommitted++;
             taken++;
         }
@@ -171,14 +176,19 @@ void worker_write_metrics(struct worker *w, struct text *t)
     pthread_mutex_lock(&w->mutex);
     memcpy(rows, w->shared.rows, sizeof rows);
     streams = w->shared.streams;
+    int64_t lag_ms = w->shared.uncommitted > 0 ? clock_wall_ms() - w->shared.oldest_ms : 0;
     *duration = w->shared.duration;
     pthread_mutex_unlock(&w->mutex);
 
-    metrics_single(t, "holdfast_persist_connected", "gauge", "1 while writing to PostgreSQL.", s.connected);
+    metrics_single(t, "holdfast_persist_connected", "gauge", "1 while writing to PostgreSQL.",
+                   s.connected);
     metrics_single(t, "holdfast_persist_fenced", "gauge",
                    "1 when a later leader writes to PostgreSQL.", s.fenced);
     metrics_single(t, "holdfast_persist_queue_events", "gauge",
                    "Events handed to the persister and not committed.", (double)s.queue_events);
+    metrics_single(t, "holdfast_persist_lag_seconds", "gauge",
+                   "Age of the oldest event handed to the persister and not committed.",
+                   lag_ms > 0 ? (double)lag_ms / 1e3 : 0);
     metrics_single(t, "holdfast_persist_sequence", "gauge",
                    "All events up to this sequence are committed.", (double)s.persisted_sequence);
     metrics_single(t, "holdfast_persist_events_total", "counter", "Events committed.",
@@ -210,8 +220,8 @@ void worker_stop(struct worker *w)
 
 /* ---- the thread ---- */
 
-/* Ends the stream and drops the queue: no offer gets in until the next stream is open. The loop is told, so
- * that it does not go on offering in vain. */
+/* Ends the stream and drops the queue: no offer gets in until the next stream is open. The loop is
+ * told, so that it does not go on offering in vain. */
 static void end_stream(struct worker *w)
 {
     stream_reset(&w->stream);
@@ -264,8 +274,8 @@ static void publish_open(struct worker *w)
     }
     pthread_mutex_unlock(&w->mutex);
     w->floor = wanted;
-    log_info("persister: writing to PostgreSQL (%s) term=%" PRIu64 " sequence=%" PRIu64, w->described,
-             w->term, wanted);
+    log_info("persister: writing to PostgreSQL (%s) term=%" PRIu64 " sequence=%" PRIu64,
+             w->described, w->term, wanted);
     w->logged[0] = '\0';
     wake_loop(w);
 }
@@ -284,6 +294,7 @@ static void publish_persisted(struct worker *w, const struct window *window)
     w->shared.error[0] = '\0';
     CHECK(w->shared.uncommitted >= window->events);
     w->shared.uncommitted -= window->events;
+    w->shared.oldest_ms = window->last_time_ms; /* what is left came after it */
     if (w->shared.generation == w->generation) {
         w->shared.news.acked = window->last_sequence;
         if (w->shared.starved && w->shared.uncommitted <= PERSISTER_QUEUE_EVENTS_MAX / 2) {
@@ -301,7 +312,8 @@ static void give_up(struct worker *w, uint64_t now_ms)
     const struct persister_config *c = &w->config;
     bool fenced = w->stream.fenced;
     if (strcmp(w->logged, w->stream.error) != 0 || now_ms >= w->logged_at_ms + LOG_AGAIN_MS) {
-        log_warn("persister: %s%s (%s)", w->stream.error, fenced ? "" : "; trying again", w->described);
+        log_warn("persister: %s%s (%s)", w->stream.error, fenced ? "" : "; trying again",
+                 w->described);
         memcpy(w->logged, w->stream.error, sizeof w->logged);
         w->logged_at_ms = now_ms;
     }
@@ -318,7 +330,8 @@ static void give_up(struct worker *w, uint64_t now_ms)
         return;
     }
     w->backoff_ms = w->backoff_ms == 0 ? c->connect_backoff_min_ms : 2 * w->backoff_ms;
-    w->backoff_ms = w->backoff_ms < c->connect_backoff_max_ms ? w->backoff_ms : c->connect_backoff_max_ms;
+    w->backoff_ms =
+        w->backoff_ms < c->connect_backoff_max_ms ? w->backoff_ms : c->connect_backoff_max_ms;
     w->retry_at_ms = now_ms + w->backoff_ms;
     w->window_max = w->window_max / 2 > WINDOW_EVENTS_MIN ? w->window_max / 2 : WINDOW_EVENTS_MIN;
 }
@@ -331,9 +344,9 @@ static uint64_t linger_ms(const struct worker *w)
     return by_shards > PERSISTER_LINGER_MS ? by_shards : PERSISTER_LINGER_MS;
 }
 
-/* Builds windows while there are events to build them of: a full one if there is room, a small one if
- * nothing else is under way and it was held back long enough. Returns when to look again; sets what
- * number of events should wake the thread before. */
+/* Builds windows while there are events to build them of: a full one if there is room, a small one
+ * if nothing else is under way and it was held back long enough. Returns when to look again; sets
+ * what number of events should wake the thread before. */
 static uint64_t build_windows(struct worker *w, uint64_t now_ms)
 {
     uint64_t due_ms = w->window_at_ms + linger_ms(w);
@@ -344,14 +357,16 @@ static uint64_t build_windows(struct worker *w, uint64_t now_ms)
         pthread_mutex_lock(&w->mutex);
         size_t waiting = w->shared.queue.events;
         size_t count = !room || waiting < least
-                           ? 0 : persister_queue_peek(&w->shared.queue, w->peeked, w->window_max);
+                           ? 0
+                           : persister_queue_peek(&w->shared.queue, w->peeked, w->window_max);
         w->shared.wake_at = !room ? SIZE_MAX : waiting > 0 ? least : 1;
         pthread_mutex_unlock(&w->mutex);
         if (count == 0) {
             bool lingering = room && waiting > 0 && stream_is_idle(&w->stream);
             return lingering ? due_ms : UINT64_MAX;
         }
-        stream_build(&w->stream, w->peeked, count, now_ms); /* blocks stay until they are released */
+        stream_build(&w->stream, w->peeked, count,
+                     now_ms); /* blocks stay until they are released */
         w->window_at_ms = now_ms;
         due_ms = now_ms + linger_ms(w);
         pthread_mutex_lock(&w->mutex);

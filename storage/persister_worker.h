@@ -1,18 +1,19 @@
-/* persister_worker: the persister's thread. Takes the fence, then turns the queue into transactions.
+/* persister_worker: the persister's thread. Takes the fence, then turns the queue into
+ * transactions.
  *
- * What it owns: the connections ("lanes", each for a range of shards, so that two of the server's processes
- * work at once), the windows, the watermarks as it knows them. What it refuses: callbacks: it leaves news
- * and wakes the loop (persister.c).
+ * What it owns: the connections ("lanes", each for a range of shards, so that two of the server's
+ * processes work at once), the windows, the watermarks as it knows them. What it refuses:
+ * callbacks: it leaves news and wakes the loop (persister.c).
  *
- * A *stream* is one uninterrupted time of writing: from the fence to the first thing that goes wrong.
- * Whatever goes wrong ends it: all connections are closed, the queue is dropped, and after a pause the next
- * stream begins with what the watermarks say. There is no other way to recover, so there is only one to
- * test.
+ * A *stream* is one uninterrupted time of writing: from the fence to the first thing that goes
+ * wrong. Whatever goes wrong ends it: all connections are closed, the queue is dropped, and after a
+ * pause the next stream begins with what the watermarks say. There is no other way to recover, so
+ * there is only one to test.
  *
- * A *window* is a run of consecutive events, split by shard over the lanes, one transaction each. A lane
- * may be one window ahead of another. A window counts as persisted (acknowledged) when all its lanes have
- * committed, so that every watermark in the database is at or after every acknowledged event: a database
- * whose watermarks are behind that has lost something, and is refused.
+ * A *window* is a run of consecutive events, split by shard over the lanes, one transaction each. A
+ * lane may be one window ahead of another. A window counts as persisted (acknowledged) when all its
+ * lanes have committed, so that every watermark in the database is at or after every acknowledged
+ * event: a database whose watermarks are behind that has lost something, and is refused.
  *
  * Threads: the functions below are for the loop's thread. */
 #ifndef STORAGE_PERSISTER_WORKER_H
@@ -34,20 +35,23 @@ struct worker_news {
     bool opened;     /* it is new: wanted says where it begins */
     bool room;       /* an offer had found none, now there is */
     uint64_t wanted;
-    uint64_t acked;  /* all shards, up to this sequence; 0: nothing new */
+    uint64_t acked; /* all shards, up to this sequence; 0: nothing new */
 };
 
-/* Starts the thread. config->loop is not used; async is sent when there are news. NULL on failure. */
+/* Starts the thread. config->loop is not used; async is sent when there are news. NULL on failure.
+ */
 struct worker *worker_create(const struct persister_config *config, uv_async_t *async);
 void worker_lead(struct worker *w, uint64_t term, uint64_t first_sequence);
 void worker_follow(struct worker *w);
 /* Copies events into the queue; returns how many. 0 when stream is not the open one. */
-size_t worker_offer(struct worker *w, uint64_t stream, const struct event_view *events, size_t count);
+size_t worker_offer(struct worker *w, uint64_t stream, const struct event_view *events,
+                    size_t count);
 void worker_take_news(struct worker *w, struct worker_news *news);
 void worker_get_status(struct worker *w, struct persister_status *out);
 void worker_write_metrics(struct worker *w, struct text *t);
 
-/* The thread ends soon, news.ended says when; then worker_join waits for it (not long) and frees. */
+/* The thread ends soon, news.ended says when; then worker_join waits for it (not long) and frees.
+ */
 void worker_stop(struct worker *w);
 void worker_join(struct worker *w);
 

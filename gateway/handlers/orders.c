@@ -23,7 +23,8 @@ void orders_write_placed(struct json_writer *w, const struct command *c, const s
     for (uint32_t i = 0; i < c->order_place.lines_count; i++) {
         struct str sku = c->order_place.lines[i].sku;
         uint64_t quantity = 0;
-        bool first = true; /* a SKU that comes twice is summed where it came first, as the engine does */
+        bool first =
+            true; /* a SKU that comes twice is summed where it came first, as the engine does */
         for (uint32_t j = 0; j < c->order_place.lines_count; j++) {
             if (str_equal(c->order_place.lines[j].sku, sku)) {
                 quantity += c->order_place.lines[j].quantity;
@@ -78,7 +79,8 @@ static void submit_async(struct exchange *x, struct command *c)
 {
     uint64_t wait_ms = x->wait_given ? x->wait_ms : 0;
     if (!order_requests_track(x)) {
-        problem_send_retry(x, PROBLEM_QUEUE_FULL, "Nothing happened. Try again with the same key.", 1000);
+        problem_send_retry(x, PROBLEM_QUEUE_FULL, "Nothing happened. Try again with the same key.",
+                           1000);
         return;
     }
     x->deadline_ms = uv_now(x->gateway->loop) + x->gateway->limits.wait_max_ms;
@@ -187,7 +189,8 @@ static void order_request_absent(struct exchange *x)
         order_request_wait(x);
         return;
     }
-    struct json_writer w = problem_begin(x, PROBLEM_NOT_FOUND, "No order was placed with this key so far.");
+    struct json_writer w =
+        problem_begin(x, PROBLEM_NOT_FOUND, "No order was placed with this key so far.");
     json_put(&w, "subject", text, STR_LITERAL("order_request"));
     problem_end(x, &w, PROBLEM_NOT_FOUND);
 }
@@ -294,7 +297,8 @@ void orders_list(struct exchange *x)
     struct str sale = exchange_query(x, "sale_id"), user = exchange_query(x, "user_id");
     if (x->caller.role == ROLE_USER) {
         if (user.ptr != NULL && !str_equal(user, str_from(x->caller.name))) {
-            problem_send(x, PROBLEM_FORBIDDEN, "query:user_id", "A user sees their own orders only.");
+            problem_send(x, PROBLEM_FORBIDDEN, "query:user_id",
+                         "A user sees their own orders only.");
             return;
         }
         user = str_from(x->caller.name);
@@ -344,7 +348,8 @@ void orders_get(struct exchange *x)
 
 static void changed(struct exchange *x, const struct command *c, const struct reply *r)
 {
-    uint64_t order = c->kind == COMMAND_ORDER_CANCEL ? c->order_cancel.order : c->order_refund.order;
+    uint64_t order =
+        c->kind == COMMAND_ORDER_CANCEL ? c->order_cancel.order : c->order_refund.order;
     struct json_writer w = json_writer_init(&x->body);
     json_object_begin(&w);
     json_put(&w, "order_id", order_id, order);

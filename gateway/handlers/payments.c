@@ -25,8 +25,9 @@ static bool signature_is_good(struct exchange *x)
     case WEBHOOK_OK:
         return true;
     case WEBHOOK_MALFORMED:
-        problem_send(x, PROBLEM_INVALID_SIGNATURE, "header:webhook-id",
-                     "Send webhook-id, webhook-timestamp and webhook-signature as Standard Webhooks says.");
+        problem_send(
+            x, PROBLEM_INVALID_SIGNATURE, "header:webhook-id",
+            "Send webhook-id, webhook-timestamp and webhook-signature as Standard Webhooks says.");
         return false;
     case WEBHOOK_STALE_TIMESTAMP:
         problem_send(x, PROBLEM_STALE_TIMESTAMP, "header:webhook-timestamp",

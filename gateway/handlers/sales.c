@@ -144,7 +144,8 @@ static void read_offers(struct json_fields *f, struct command_sale *s)
 
 static void read_sale(struct json_fields *f, struct command_sale *s)
 {
-    int64_t payment_timeout = 900000, orders = 1, units = 0, limit = 0, ratio = 0, strikes = 0, denial = 0;
+    int64_t payment_timeout = 900000, orders = 1, units = 0, limit = 0, ratio = 0, strikes = 0,
+            denial = 0;
     size_t late = LATE_PAYMENT_ACCEPT_IF_AVAILABLE;
     json_read_text(f, "title", false, TITLE_SIZE_MAX, &s->title);
     json_read_currency(f, "currency", s->currency);
@@ -153,7 +154,8 @@ static void read_sale(struct json_fields *f, struct command_sale *s)
     json_read_time(f, "opens_at", true, &s->opens_ms);
     json_read_time(f, "closes_at", true, &s->closes_ms);
     json_read_int(f, "payment_timeout_ms", false, 1, DURATION_MS_MAX, &payment_timeout);
-    json_read_word(f, "late_payment", false, late_payment_words, ARRAY_COUNT(late_payment_words), &late);
+    json_read_word(f, "late_payment", false, late_payment_words, ARRAY_COUNT(late_payment_words),
+                   &late);
     json_read_bool(f, "eligibility_required", false, &s->eligibility_required);
     json_read_int(f, "orders_per_user_max", false, 1, UINT32_MAX, &orders);
     json_read_int(f, "units_per_user_max", false, 0, UINT32_MAX, &units);
@@ -178,7 +180,8 @@ static void read_sale(struct json_fields *f, struct command_sale *s)
         json_fault_set(f->fault, "", "closes_at", "A sale closes after it opens.");
     } else if ((s->eligibility_opens_ms == 0) != (s->eligibility_closes_ms == 0)) {
         json_fault_set(f->fault, "",
-                       s->eligibility_opens_ms == 0 ? "eligibility_opens_at" : "eligibility_closes_at",
+                       s->eligibility_opens_ms == 0 ? "eligibility_opens_at"
+                                                    : "eligibility_closes_at",
                        "An eligibility window has both ends, or there is none.");
     } else if (s->eligibility_closes_ms < s->eligibility_opens_ms ||
                s->eligibility_closes_ms > s->closes_ms) {

@@ -1,8 +1,8 @@
 /* Three real nodes on real disks: elect, take orders, lose the leader, lose everybody, lose a disk.
  *
- * After each disturbance: every acknowledged order is there with its own answer, stock adds up, and all
- * nodes have one digest. To see a failure again: build/tests/integration/cluster_smoke build/server/holdfastd
- * (HOLDFAST_KEEP=1 keeps the directory, whose name is printed first). */
+ * After each disturbance: every acknowledged order is there with its own answer, stock adds up, and
+ * all nodes have one digest. To see a failure again: build/tests/integration/cluster_smoke
+ * build/server/holdfastd (HOLDFAST_KEEP=1 keeps the directory, whose name is printed first). */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -52,10 +52,11 @@ static struct order orders[ORDERS_MAX];
 static uint32_t orders_count, orders_pending, orders_granted;
 static uint64_t first_ack_ns;
 
-#define REQUIRE(condition)                                                                \
-    ((condition) ? (void)0                                                                \
-                 : (fprintf(stderr, "%s:%d: not so: %s\nsee %s\n", __FILE__, __LINE__, #condition, dir), \
-                    stop_all(), exit(1)))
+#define REQUIRE(condition)                                                                         \
+    ((condition)                                                                                   \
+         ? (void)0                                                                                 \
+         : (fprintf(stderr, "%s:%d: not so: %s\nsee %s\n", __FILE__, __LINE__, #condition, dir),   \
+            stop_all(), exit(1)))
 
 static void stop_all(void)
 {
@@ -88,12 +89,20 @@ static void spawn(size_t i)
     snprintf(text[1], sizeof text[1], "%s/node%zu", dir, i + 1);
     snprintf(text[2], sizeof text[2], "%s/key", dir);
     snprintf(text[3], sizeof text[3], "%s/log%zu", dir, i + 1);
-    const char *fixed[] = {binary, "--id", text[0], "--data-dir", text[1], "--cluster-key-file", text[2],
-                           "--cluster-id", CLUSTER, "--users-max", "100000", "--orders-max", "100000",
-                           "--eligibilities-max", "100000", "--idempotency-max", "100000",
-                           "--segment-size", "4MiB", "--trailing-entries", "512",
-                           "--checkpoint-entries", "300", "--checkpoint-interval", "2s",
-                           "--log-level", "debug"};
+    const char *fixed[] = {binary,   "--id",
+                           text[0],  "--data-dir",
+                           text[1],  "--cluster-key-file",
+                           text[2],  "--cluster-id",
+                           CLUSTER,  "--users-max",
+                           "100000", "--orders-max",
+                           "100000", "--eligibilities-max",
+                           "100000", "--idempotency-max",
+                           "100000", "--segment-size",
+                           "4MiB",   "--trailing-entries",
+                           "512",    "--checkpoint-entries",
+                           "300",    "--checkpoint-interval",
+                           "2s",     "--log-level",
+                           "debug"};
     for (size_t k = 0; k < ARRAY_COUNT(fixed); k++) {
         argv[argc++] = fixed[k];
     }
@@ -213,17 +222,18 @@ static void check_invariants(size_t node)
 
 static void put_sale(void)
 {
-    struct command c = {.kind = COMMAND_SKU_PUT, .scope = STR_LITERAL("k:test"), .key = STR_LITERAL("a")};
+    struct command c = {
+        .kind = COMMAND_SKU_PUT, .scope = STR_LITERAL("k:test"), .key = STR_LITERAL("a")};
     c.sku_put.sku = c.sku_put.title = STR_LITERAL("A");
     REQUIRE(submit(&c).result == RESULT_OK);
-    c = (struct command){.kind = COMMAND_STOCK_ADJUST, .scope = STR_LITERAL("k:test"),
-                         .key = STR_LITERAL("b")};
+    c = (struct command){
+        .kind = COMMAND_STOCK_ADJUST, .scope = STR_LITERAL("k:test"), .key = STR_LITERAL("b")};
     c.stock_adjust.sku = STR_LITERAL("A");
     c.stock_adjust.reason = STR_LITERAL("first");
     c.stock_adjust.delta = STOCK;
     REQUIRE(submit(&c).result == RESULT_OK);
-    c = (struct command){.kind = COMMAND_SALE_PUT, .scope = STR_LITERAL("k:test"),
-                         .key = STR_LITERAL("c")};
+    c = (struct command){
+        .kind = COMMAND_SALE_PUT, .scope = STR_LITERAL("k:test"), .key = STR_LITERAL("c")};
     struct command_sale *s = &c.sale_put;
     s->id = s->title = STR_LITERAL("S");
     memcpy(s->currency, "EUR", 3);
@@ -232,8 +242,8 @@ static void put_sale(void)
     s->payment_timeout_ms = 3600000;
     s->orders_per_user_max = 1;
     s->offers_count = 1;
-    s->offers[0] = (struct command_offer){.sku = STR_LITERAL("A"), .unit_price = 100,
-                                          .units_per_order_max = 5};
+    s->offers[0] = (struct command_offer){
+        .sku = STR_LITERAL("A"), .unit_price = 100, .units_per_order_max = 5};
     struct reply reply = submit(&c);
     if (reply.result != RESULT_OK) {
         fprintf(stderr, "sale put: %s\n", result_code((enum result)reply.result));
@@ -244,7 +254,8 @@ static void put_sale(void)
 static void place_more(void);
 static uint32_t orders_wanted;
 
-static void place_cb(struct client_submit *req, enum client_outcome outcome, const struct reply *reply)
+static void place_cb(struct client_submit *req, enum client_outcome outcome,
+                     const struct reply *reply)
 {
     struct order *o = container_of(req, struct order, submit);
     o->outcome = outcome;
@@ -266,15 +277,16 @@ static void place_one(void)
     uv_loop_t *loop = client_sync_loop(sync_client);
     snprintf(user, sizeof user, "u%u", orders_count);
     snprintf(key, sizeof key, "order-%u", orders_count);
-    struct command c = {.kind = COMMAND_ORDER_PLACE, .scope = str_from("u:test"), .key = str_from(key)};
+    struct command c = {
+        .kind = COMMAND_ORDER_PLACE, .scope = str_from("u:test"), .key = str_from(key)};
     c.order_place.sale = STR_LITERAL("S");
     c.order_place.user = str_from(user);
     c.order_place.lines_count = 1;
     c.order_place.lines[0] = (struct command_line){STR_LITERAL("A"), 1};
     size_t size = command_encode(&c, o->bytes, sizeof o->bytes);
     REQUIRE(size > 0);
-    REQUIRE(client_submit(client, &o->submit, o->bytes, size, uv_now(loop) + PATIENCE_MS, place_cb) ==
-            CLIENT_OK);
+    REQUIRE(client_submit(client, &o->submit, o->bytes, size, uv_now(loop) + PATIENCE_MS,
+                          place_cb) == CLIENT_OK);
     orders_count++;
     orders_pending++;
 }
@@ -340,7 +352,8 @@ static uint64_t check_digests(void)
     static unsigned marks;
     char key[32];
     snprintf(key, sizeof key, "mark-%u", marks++);
-    struct command c = {.kind = COMMAND_DIGEST_MARK, .scope = STR_LITERAL("k:test"), .key = STR_LITERAL("")};
+    struct command c = {
+        .kind = COMMAND_DIGEST_MARK, .scope = STR_LITERAL("k:test"), .key = STR_LITERAL("")};
     struct reply reply = submit(&c);
     uint64_t digest = marked_digest(0, reply.index);
     for (size_t i = 0; i < NODES; i++) {
@@ -480,14 +493,27 @@ static void lose_log(void)
     check_digests();
 }
 
+/* A leader that stops without a word: its connections stay. */
+static void freeze_leader(void)
+{
+    size_t frozen = leader();
+    REQUIRE(kill(nodes[frozen].pid, SIGSTOP) == 0);
+    place_until(7500, 7500);
+    REQUIRE(leader() != frozen);
+    REQUIRE(kill(nodes[frozen].pid, SIGCONT) == 0);
+    place_until(8000, 8000);
+    check_orders();
+    check_digests();
+}
+
 static void drain_leader(void)
 {
     size_t old = leader();
-    place_until(9000, 7500);
+    place_until(10000, 8500);
     first_ack_ns = 0;
     uint64_t begun_ns = clock_monotonic_ns();
     REQUIRE(end(old, SIGTERM) == 0);
-    place_until(9000, 9000);
+    place_until(10000, 10000);
     printf("leader drained: an order was answered after %.1f ms\n",
            (double)(first_ack_ns - begun_ns) / 1e6);
     REQUIRE(leader() != old);
@@ -572,10 +598,14 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } steps[] = {{"put a sale", put_sale},         {"lose the leader", lose_leader},
-                 {"lose everybody", lose_everybody}, {"lose a disk", lose_disk},
-                 {"lose a log", lose_log},        
-                 {"drain the leader", drain_leader}, {"stop and start", stop_and_start},
+    } steps[] = {{"put a sale", put_sale},
+                 {"lose the leader", lose_leader},
+                 {"lose everybody", lose_everybody},
+                 {"lose a disk", lose_disk},
+                 {"lose a log", lose_log},
+                 {"freeze the leader", freeze_leader},
+                 {"drain the leader", drain_leader},
+                 {"stop and start", stop_and_start},
                  {"refuse foreign data", refuse_foreign_data}};
     for (size_t i = 0; i < ARRAY_COUNT(steps); i++) {
         printf("%s\n", steps[i].name);

@@ -12,14 +12,16 @@
 
 #define START_MS 1795359600000ll /* 2026-11-22 */
 
-/* What people write: other scripts, quotes, backslashes, control characters, what looks like SQL, and a
- * NUL, which PostgreSQL cannot store. */
+/* What people write: other scripts, quotes, backslashes, control characters, what looks like SQL,
+ * and a NUL, which PostgreSQL cannot store. */
 static const struct str reasons[] = {
     {"", 0},
     {"damaged", 7},
     {"\xE5\x8F\x96\xE6\xB6\x88 \xF0\x9F\x98\x80 \xC3\xA9", 14},
     {"it's \"quoted\" \\ and {curly}, NULL", 33},
-    {"line\nbreak\ttab\x01" "control\x7F", 23},
+    {"line\nbreak\ttab\x01"
+     "control\x7F",
+     23},
     {"'); DROP TABLE holdfast.orders; --", 34},
     {"nul\0inside", 10},
 };
@@ -40,7 +42,8 @@ static void place(struct event_source *s, struct prng *p, struct source_event *e
         .version = 1,
         .created_ms = e->time_ms,
         .pay_by_ms = e->time_ms + (int64_t)prng_below(p, 900000),
-        .lines_count = only_orders ? 1 : 1 + (uint32_t)prng_below(p, prng_one_in(p, 20) ? ORDER_LINES_MAX : 3),
+        .lines_count =
+            only_orders ? 1 : 1 + (uint32_t)prng_below(p, prng_one_in(p, 20) ? ORDER_LINES_MAX : 3),
         .seed = (uint32_t)prng_next(p),
         .status = ORDER_PENDING_PAYMENT,
         .amount = 1 + (int64_t)prng_below(p, 10000000),
@@ -62,8 +65,12 @@ static bool change(struct source_order *o, struct prng *p, struct source_event *
     bool one = prng_one_in(p, 2);
     switch (o->status) {
     case ORDER_PENDING_PAYMENT:
-        e->kind = one ? EVENT_ORDER_PAID : prng_one_in(p, 2) ? EVENT_ORDER_CANCELLED : EVENT_ORDER_EXPIRED;
-        o->status = one ? ORDER_PAID : e->kind == EVENT_ORDER_CANCELLED ? ORDER_CANCELLED : ORDER_EXPIRED;
+        e->kind = one                 ? EVENT_ORDER_PAID
+                  : prng_one_in(p, 2) ? EVENT_ORDER_CANCELLED
+                                      : EVENT_ORDER_EXPIRED;
+        o->status = one                                ? ORDER_PAID
+                    : e->kind == EVENT_ORDER_CANCELLED ? ORDER_CANCELLED
+                                                       : ORDER_EXPIRED;
         break;
     case ORDER_EXPIRED:
         e->kind = one ? EVENT_ORDER_PAID : EVENT_ORDER_REFUND_DUE;
@@ -111,7 +118,8 @@ void event_source_init(struct event_source *s, uint64_t seed, uint32_t shards, s
             time_ms += (int64_t)prng_below(&p, 50);
         }
         struct source_event *e = &s->events[i];
-        *e = (struct source_event){.index = index, .time_ms = time_ms, .amount = 1 + (int64_t)prng_below(&p, 100000)};
+        *e = (struct source_event){
+            .index = index, .time_ms = time_ms, .amount = 1 + (int64_t)prng_below(&p, 100000)};
         uint64_t dice = only_orders ? 0 : prng_below(&p, 10);
         bool changed = false;
         if (dice >= 4 && dice < 8 && s->orders_count > 0) { /* recent orders mostly: same batch */
@@ -188,8 +196,10 @@ void event_source_read(const struct event_source *s, uint64_t sequence, struct e
             .unit_price = o->seed % 100000 + i,
         };
     }
-    if (e->kind == EVENT_ORDER_PAID || e->kind == EVENT_ORDER_REFUND_DUE || e->kind == EVENT_PAYMENT_REJECTED) {
-        int n = snprintf(payments[sequence % 64], sizeof payments[0], "evt-%llu", (unsigned long long)sequence);
+    if (e->kind == EVENT_ORDER_PAID || e->kind == EVENT_ORDER_REFUND_DUE ||
+        e->kind == EVENT_PAYMENT_REJECTED) {
+        int n = snprintf(payments[sequence % 64], sizeof payments[0], "evt-%llu",
+                         (unsigned long long)sequence);
         out->payment = (struct str){payments[sequence % 64], (uint32_t)n};
         out->amount = e->amount;
         memcpy(out->currency, "USD", 4);

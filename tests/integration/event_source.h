@@ -1,6 +1,6 @@
-/* A seeded source of events such as the engine's, for tests and benchmarks of the persister: orders that
- * are placed, paid, cancelled, expire, are paid late, are refunded; eligibilities granted and revoked.
- * Any event can be made again at any time, as the engine can until it is acknowledged. */
+/* A seeded source of events such as the engine's, for tests and benchmarks of the persister: orders
+ * that are placed, paid, cancelled, expire, are paid late, are refunded; eligibilities granted and
+ * revoked. Any event can be made again at any time, as the engine can until it is acknowledged. */
 #ifndef TESTS_INTEGRATION_EVENT_SOURCE_H
 #define TESTS_INTEGRATION_EVENT_SOURCE_H
 
@@ -26,9 +26,9 @@ struct source_event {
     enum event_kind kind;
     enum order_status status;
     bool restocked;
-    uint8_t reason;  /* which of the reasons, 0: none */
-    uint32_t order;  /* position, kinds with an order */
-    uint32_t user;   /* of eligibilities */
+    uint8_t reason; /* which of the reasons, 0: none */
+    uint32_t order; /* position, kinds with an order */
+    uint32_t user;  /* of eligibilities */
     uint32_t shard;
     uint64_t version, index;
     int64_t time_ms, amount;

@@ -1,5 +1,5 @@
-/* Migrations against a real PostgreSQL: from nothing, again, two at once, drift, newer, busy, no server;
- * and the SQL functions against the C that they must equal. */
+/* Migrations against a real PostgreSQL: from nothing, again, two at once, drift, newer, busy, no
+ * server; and the SQL functions against the C that they must equal. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -125,14 +125,16 @@ static void test_drift_newer_hole(void **unused)
                                 "WHERE version = 2"));
     expect(url, MIGRATE_DRIFT, "migration 2");
     PQclear(pg_fixture_query(c, restore));
-    PQclear(pg_fixture_query(c, "UPDATE holdfast.schema_migrations SET name = 'x' WHERE version = 1"));
+    PQclear(
+        pg_fixture_query(c, "UPDATE holdfast.schema_migrations SET name = 'x' WHERE version = 1"));
     expect(url, MIGRATE_DRIFT, "migration 1");
     PQclear(pg_fixture_query(c, restore));
     PQclear(pg_fixture_query(c, "DELETE FROM holdfast.schema_migrations WHERE version = 1"));
     expect(url, MIGRATE_DRIFT, "migration 1 is not recorded");
     PQclear(pg_fixture_query(c, restore));
-    PQclear(pg_fixture_query(c, "INSERT INTO holdfast.schema_migrations SELECT max(version) + 1, 'z', 'z' "
-                                "FROM holdfast.schema_migrations"));
+    PQclear(pg_fixture_query(
+        c, "INSERT INTO holdfast.schema_migrations SELECT max(version) + 1, 'z', 'z' "
+           "FROM holdfast.schema_migrations"));
     expect(url, MIGRATE_NEWER, "newer");
     PQclear(pg_fixture_query(c, restore));
     assert_int_equal(migrate_status(url, 5000, NULL, NULL, error, sizeof error), MIGRATE_OK);
@@ -150,7 +152,8 @@ static void test_refused(void **unused)
     assert_int_equal(migrate_up(url, 5000, NULL, NULL, error, sizeof error), MIGRATE_FAILED);
     assert_non_null(strstr(error, "migration 0001_schema"));
     assert_int_equal(pg_fixture_number(c, "SELECT count(*) FROM holdfast.schema_migrations"), 0);
-    assert_int_equal(pg_fixture_number(c, "SELECT count(*) FROM pg_class WHERE relname = 'orders'"), 0);
+    assert_int_equal(pg_fixture_number(c, "SELECT count(*) FROM pg_class WHERE relname = 'orders'"),
+                     0);
     PQclear(pg_fixture_query(c, "DROP TABLE holdfast.payments"));
     assert_int_equal(migrate_up(url, 5000, NULL, NULL, error, sizeof error), MIGRATE_OK);
     PQfinish(c);
@@ -171,11 +174,13 @@ static void test_unreachable(void **unused)
     (void)unused;
     char error[256];
     assert_int_equal(migrate_up("host=/nonexistent user=a password=s3cret", 1000, NULL, NULL, error,
-                                sizeof error), MIGRATE_UNREACHABLE);
+                                sizeof error),
+                     MIGRATE_UNREACHABLE);
     assert_true(error[0] != '\0');
     assert_null(strstr(error, "s3cret"));
-    assert_int_equal(migrate_up("postgresql://a:s3cret@h:port:port/", 1000, NULL, NULL, error,
-                                sizeof error), MIGRATE_UNREACHABLE);
+    assert_int_equal(
+        migrate_up("postgresql://a:s3cret@h:port:port/", 1000, NULL, NULL, error, sizeof error),
+        MIGRATE_UNREACHABLE);
     assert_null(strstr(error, "s3cret"));
 }
 
@@ -183,7 +188,8 @@ static void test_describe_url(void **unused)
 {
     (void)unused;
     char out[256];
-    assert_int_equal(migrate_describe_url("postgresql://ann:s3cret@db:5433/shop", out, sizeof out), 0);
+    assert_int_equal(migrate_describe_url("postgresql://ann:s3cret@db:5433/shop", out, sizeof out),
+                     0);
     assert_non_null(strstr(out, "user=ann"));
     assert_non_null(strstr(out, "host=db"));
     assert_non_null(strstr(out, "port=5433"));
@@ -223,13 +229,13 @@ static void test_functions_equal_c(void **unused)
         }
         user[len] = '\0';
         uint32_t shards = 1 + (uint32_t)prng_below(&p, SHARDS_MAX);
-        text_appendf(&sql, "%s(%" PRIu64 "::bigint, '%s', '%s', %u, %u)", i > 0 ? "," : "", id, text, user,
-                     shards, shard_of_user((struct str){user, len}, shards));
+        text_appendf(&sql, "%s(%" PRIu64 "::bigint, '%s', '%s', %u, %u)", i > 0 ? "," : "", id,
+                     text, user, shards, shard_of_user((struct str){user, len}, shards));
     }
     text_appendf(&sql, ") v(id, text, usr, shards, shard) WHERE holdfast.order_id_text(id) = text "
-                 "AND coalesce(holdfast.order_id(text), 0) = id "
-                 "AND holdfast.order_id(lower(text)) IS NOT DISTINCT FROM "
-                 "holdfast.order_id(text) AND holdfast.shard(usr, shards) = shard");
+                       "AND coalesce(holdfast.order_id(text), 0) = id "
+                       "AND holdfast.order_id(lower(text)) IS NOT DISTINCT FROM "
+                       "holdfast.order_id(text) AND holdfast.shard(usr, shards) = shard");
     assert_int_equal(pg_fixture_number(c, text_cstring(&sql)), 2000);
     text_close(&sql);
 
@@ -253,7 +259,8 @@ static void test_functions_equal_c(void **unused)
         assert_int_equal(pg_fixture_number(c, query), parsed ? (long long)id : 0);
     }
     assert_true(refused > 50);
-    assert_int_equal(pg_fixture_number(c, "SELECT coalesce(holdfast.order_id('0000000000000'), 0)"), 0);
+    assert_int_equal(pg_fixture_number(c, "SELECT coalesce(holdfast.order_id('0000000000000'), 0)"),
+                     0);
     PQfinish(c);
 }
 
@@ -267,7 +274,8 @@ static void test_create_shards(void **unused)
     PQclear(pg_fixture_query(c, "SELECT holdfast.create_shards(0, 3)"));
     PQclear(pg_fixture_query(c, "SELECT holdfast.create_shards(2, 7)"));
     assert_int_equal(pg_fixture_number(c, "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON "
-                                          "c.oid = i.inhparent WHERE c.relkind = 'p'"), 8 * 5);
+                                          "c.oid = i.inhparent WHERE c.relkind = 'p'"),
+                     8 * 5);
     assert_int_equal(pg_fixture_number(c, "SELECT count(*) FROM holdfast.watermark"), 8);
     PQfinish(c);
 }

@@ -115,21 +115,27 @@ static void check_orders(PGconn *c, const struct event_source *s, uint64_t count
     struct final *f = final_states(s, count);
     struct table t, l;
     table_begin(&t, c, "orders",
-                "SELECT id, shard, status, version, amount, " MS("created_at") ", " MS("pay_by") ", "
-                MS("changed_at") ", created_index, changed_index, currency, sale_id, user_id, restocked, reason "
-                "FROM holdfast.orders ORDER BY id");
-    table_begin(&l, c, "order_lines", "SELECT order_id, shard, line, quantity, unit_price, sku "
+                "SELECT id, shard, status, version, amount, " MS("created_at") ", " MS(
+                    "pay_by") ", " MS("changed_at") ", created_index, changed_index, currency, "
+                                                    "sale_id, user_id, restocked, reason "
+                                                    "FROM holdfast.orders ORDER BY id");
+    table_begin(&l, c, "order_lines",
+                "SELECT order_id, shard, line, quantity, unit_price, sku "
                 "FROM holdfast.order_lines ORDER BY order_id, line");
     static const char *const skus[] = {"sku-red", "sku-blue.XL", "NULL", "s"};
     /* Ids of one log index grow with the position: the source's order is the order of ids. */
     for (size_t i = 0; i < s->orders_count && f[i].placed; i++) {
         const struct source_order *o = &s->orders[i];
         char reason[512];
-        text_appendf(&t.expected, "%" PRIu64 "|%u|%s|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%" PRId64 "|%" PRId64
-                     "|%" PRIu64 "|%" PRIu64 "|EUR|sale-2026|%s|%s|%s", o->id, o->shard,
-                     order_status_name(f[i].status), f[i].version, o->amount, o->created_ms, o->pay_by_ms,
-                     f[i].time_ms, o->index, f[i].index, o->user,
-                     !f[i].refunded ? "null" : f[i].restocked ? "t" : "f", stored(f[i].reason, reason));
+        text_appendf(&t.expected,
+                     "%" PRIu64 "|%u|%s|%" PRIu64 "|%" PRId64 "|%" PRId64 "|%" PRId64 "|%" PRId64
+                     "|%" PRIu64 "|%" PRIu64 "|EUR|sale-2026|%s|%s|%s",
+                     o->id, o->shard, order_status_name(f[i].status), f[i].version, o->amount,
+                     o->created_ms, o->pay_by_ms, f[i].time_ms, o->index, f[i].index, o->user,
+                     !f[i].refunded   ? "null"
+                     : f[i].restocked ? "t"
+                                      : "f",
+                     stored(f[i].reason, reason));
         table_row(&t);
         for (uint32_t k = 0; k < o->lines_count; k++) {
             text_appendf(&l.expected, "%" PRIu64 "|%u|%u|%u|%u|%s", o->id, o->shard, k + 1,
@@ -145,8 +151,10 @@ static void check_orders(PGconn *c, const struct event_source *s, uint64_t count
 static void check_payments(PGconn *c, const struct event_source *s, uint64_t count)
 {
     struct table t;
-    table_begin(&t, c, "payments", "SELECT sequence, shard, order_id, amount, log_index, " MS("received_at")
-                ", currency, outcome, payment_id, reason FROM holdfast.payments ORDER BY sequence");
+    table_begin(&t, c, "payments",
+                "SELECT sequence, shard, order_id, amount, log_index, " MS(
+                    "received_at") ", currency, outcome, payment_id, reason FROM holdfast.payments "
+                                   "ORDER BY sequence");
     for (uint64_t i = 1; i <= count; i++) {
         struct event_view v;
         event_source_read(s, i, &v);
@@ -156,9 +164,11 @@ static void check_payments(PGconn *c, const struct event_source *s, uint64_t cou
                                                                  : NULL;
         if (outcome != NULL) {
             char reason[512];
-            text_appendf(&t.expected, "%" PRIu64 "|%u|%" PRIu64 "|%" PRId64 "|%" PRIu64 "|%" PRId64
-                         "|USD|%s|evt-%" PRIu64 "|%s", i, v.shard, v.order.id, v.amount, v.index, v.time_ms,
-                         outcome, i, stored(v.reason, reason));
+            text_appendf(&t.expected,
+                         "%" PRIu64 "|%u|%" PRIu64 "|%" PRId64 "|%" PRIu64 "|%" PRId64
+                         "|USD|%s|evt-%" PRIu64 "|%s",
+                         i, v.shard, v.order.id, v.amount, v.index, v.time_ms, outcome, i,
+                         stored(v.reason, reason));
             table_row(&t);
         }
     }
@@ -177,8 +187,9 @@ static void check_eligibilities(PGconn *c, const struct event_source *s, uint64_
         }
     }
     long long rows = 0;
-    PGresult *r = pg_fixture_query(c, "SELECT sequence, user_id, shard, granted, log_index, " MS("changed_at")
-                                      ", sale_id FROM holdfast.eligibilities ORDER BY sequence");
+    PGresult *r = pg_fixture_query(
+        c, "SELECT sequence, user_id, shard, granted, log_index, " MS(
+               "changed_at") ", sale_id FROM holdfast.eligibilities ORDER BY sequence");
     for (uint32_t u = 0; u < 1024; u++) {
         rows += last[u] != 0;
     }
@@ -231,14 +242,13 @@ static json_t *expected_payload(const struct event_view *v)
     json_object_set_new(o, "version", json_integer((json_int_t)v->version));
     json_object_set_new(o, "amount", json_integer(v->order.amount));
     json_object_set_new(o, "currency", json_string("EUR"));
-    json_object_set_new(o, "created_at", json_time(v->order.created_ms));
     json_object_set_new(o, "pay_by", json_time(v->order.pay_by_ms));
     json_t *lines = json_array();
     for (uint32_t i = 0; i < v->order.lines_count; i++) {
         const struct line_view *l = &v->order.lines[i];
-        json_array_append_new(lines, json_pack("{s:s%, s:I, s:I}", "sku", l->sku.ptr, (size_t)l->sku.len,
-                                               "quantity", (json_int_t)l->quantity, "unit_price",
-                                               (json_int_t)l->unit_price));
+        json_array_append_new(
+            lines, json_pack("{s:s%, s:I, s:I}", "sku", l->sku.ptr, (size_t)l->sku.len, "quantity",
+                             (json_int_t)l->quantity, "unit_price", (json_int_t)l->unit_price));
     }
     json_object_set_new(o, "lines", lines);
     if (v->payment.len > 0) {
@@ -256,14 +266,22 @@ static json_t *expected_payload(const struct event_view *v)
     return o;
 }
 
-static void check_outbox(PGconn *c, const struct event_source *s, uint64_t count, const uint8_t cluster_id[16])
+static void check_outbox(PGconn *c, const struct event_source *s, uint64_t count,
+                         const uint8_t cluster_id[16])
 {
-    static const char *const types[] = {"", "order.placed", "order.paid", "order.cancelled", "order.expired",
-                                        "order.refund_due", "order.refunded", "eligibility.granted",
-                                        "eligibility.revoked", "payment.rejected"};
+    static const char *const types[] = {"",
+                                        "order.placed",
+                                        "order.paid",
+                                        "order.cancelled",
+                                        "order.expired",
+                                        "order.refund_due",
+                                        "order.refunded",
+                                        "eligibility.granted",
+                                        "eligibility.revoked",
+                                        "payment.rejected"};
     struct text sql = TEXT_INIT;
-    text_appendf(&sql, "SELECT sequence, aggregatetype, aggregateid, type, shard, log_index, " MS("created_at")
-                 ", id = holdfast.event_id('");
+    text_appendf(&sql, "SELECT sequence, aggregatetype, aggregateid, type, shard, log_index, " MS(
+                           "created_at") ", id = holdfast.event_id('");
     for (int i = 0; i < 16; i++) {
         text_appendf(&sql, "%02x", cluster_id[i]);
     }
@@ -274,10 +292,12 @@ static void check_outbox(PGconn *c, const struct event_source *s, uint64_t count
     for (int i = 0; i < PQntuples(r); i++) {
         struct event_view v;
         event_source_read(s, (uint64_t)i + 1, &v);
-        bool eligibility = v.kind == EVENT_ELIGIBILITY_GRANTED || v.kind == EVENT_ELIGIBILITY_REVOKED;
+        bool eligibility =
+            v.kind == EVENT_ELIGIBILITY_GRANTED || v.kind == EVENT_ELIGIBILITY_REVOKED;
         char aggregate[160], id[ORDER_ID_TEXT_SIZE];
         order_id_format(v.order.id, id);
-        snprintf(aggregate, sizeof aggregate, "%s%s", eligibility ? "sale-2026/" : "", eligibility ? v.user.ptr : id);
+        snprintf(aggregate, sizeof aggregate, "%s%s", eligibility ? "sale-2026/" : "",
+                 eligibility ? v.user.ptr : id);
         assert_int_equal(atoll(PQgetvalue(r, i, 0)), i + 1);
         assert_string_equal(PQgetvalue(r, i, 1), eligibility ? "eligibility" : "order");
         assert_string_equal(PQgetvalue(r, i, 2), aggregate);
@@ -308,9 +328,10 @@ void persister_oracle_check(const char *url, const struct event_source *source, 
     check_payments(c, source, count);
     check_eligibilities(c, source, count);
     char sql[256];
-    snprintf(sql, sizeof sql, "SELECT count(*) FROM holdfast.watermark WHERE sequence = %" PRIu64
-             " AND term = %" PRIu64 " AND log_index = %" PRIu64, count, term,
-             count > 0 ? source->events[count - 1].index : 0);
+    snprintf(sql, sizeof sql,
+             "SELECT count(*) FROM holdfast.watermark WHERE sequence = %" PRIu64
+             " AND term = %" PRIu64 " AND log_index = %" PRIu64,
+             count, term, count > 0 ? source->events[count - 1].index : 0);
     assert_int_equal(pg_fixture_number(c, sql), source->shards);
     PQfinish(c);
 }

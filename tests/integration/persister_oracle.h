@@ -1,5 +1,5 @@
-/* What PostgreSQL must hold after the first `count` events of a source, row by row, computed from the
- * events alone and compared with every row that is there. */
+/* What PostgreSQL must hold after the first `count` events of a source, row by row, computed from
+ * the events alone and compared with every row that is there. */
 #ifndef TESTS_INTEGRATION_PERSISTER_ORACLE_H
 #define TESTS_INTEGRATION_PERSISTER_ORACLE_H
 

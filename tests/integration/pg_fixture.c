@@ -23,8 +23,8 @@ static void give_up(const char *what)
 static void script(const struct pg_fixture *f, const char *action, const char *settings)
 {
     char command[768];
-    snprintf(command, sizeof command, "'%s' %s '%s' %s >/dev/null", PG_FIXTURE_SCRIPT, action, f->dir,
-             settings);
+    snprintf(command, sizeof command, "'%s' %s '%s' %s >/dev/null", PG_FIXTURE_SCRIPT, action,
+             f->dir, settings);
     int status = system(command);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 77) {
         exit(77);
@@ -42,8 +42,8 @@ static void guard(const struct pg_fixture *f, int fd)
     while (read(fd, &byte, 1) > 0) {
     }
     char command[512];
-    snprintf(command, sizeof command,
-             "'%s' crash '%s' >/dev/null 2>&1; rm -rf '%s'", PG_FIXTURE_SCRIPT, f->dir, f->dir);
+    snprintf(command, sizeof command, "'%s' crash '%s' >/dev/null 2>&1; rm -rf '%s'",
+             PG_FIXTURE_SCRIPT, f->dir, f->dir);
     _exit(system(command) == 0 ? 0 : 1);
 }
 

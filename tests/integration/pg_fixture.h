@@ -1,5 +1,5 @@
-/* A private PostgreSQL for a test program, by private_pg.sh. It goes away with the program, however that
- * ends: a guardian process waits for our end of a pipe to close. */
+/* A private PostgreSQL for a test program, by private_pg.sh. It goes away with the program, however
+ * that ends: a guardian process waits for our end of a pipe to close. */
 #ifndef TESTS_INTEGRATION_PG_FIXTURE_H
 #define TESTS_INTEGRATION_PG_FIXTURE_H
 
@@ -15,7 +15,8 @@ struct pg_fixture {
     pid_t guardian;
 };
 
-/* settings: "fsync=on work_mem=1MB" or "". Exits with 77 (skipped) when PostgreSQL is not installed. */
+/* settings: "fsync=on work_mem=1MB" or "". Exits with 77 (skipped) when PostgreSQL is not
+ * installed. */
 void pg_fixture_start(struct pg_fixture *f, const char *settings);
 /* As if killed, then (or after pg_fixture_crash) up again with recovery. */
 void pg_fixture_crash(struct pg_fixture *f);

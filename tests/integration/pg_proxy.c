@@ -72,7 +72,8 @@ static void serve(struct connection *c)
     int copies = 0; /* COPYs of the present transaction, of which the CopyDones are counted off */
     int cut = 0;
     while (!atomic_load(&p->stopping)) {
-        struct pollfd fds[2] = {{.fd = c->client, .events = POLLIN}, {.fd = c->server, .events = POLLIN}};
+        struct pollfd fds[2] = {{.fd = c->client, .events = POLLIN},
+                                {.fd = c->server, .events = POLLIN}};
         if (poll(fds, 2, 50) <= 0) {
             continue;
         }
@@ -82,14 +83,16 @@ static void serve(struct connection *c)
                 break;
             }
             const char *q = memmem(buffer, (size_t)n, "COPY holdfast.", 14);
-            for (; q != NULL; q = memmem(q + 1, (size_t)(buffer + n - q - 1), "COPY holdfast.", 14)) {
+            for (; q != NULL;
+                 q = memmem(q + 1, (size_t)(buffer + n - q - 1), "COPY holdfast.", 14)) {
                 copies++;
             }
             if (copies > 0 && is_last(buffer, (size_t)n) && --copies == 0) {
                 cut = decide(p);
             }
             if (cut == 2) {
-                shutdown(c->client, SHUT_RDWR); /* the client sees the end, the server sees nothing yet */
+                shutdown(c->client,
+                         SHUT_RDWR); /* the client sees the end, the server sees nothing yet */
                 usleep((useconds_t)p->late_ms * 1000);
                 send_all(c->server, buffer, (size_t)n);
                 atomic_fetch_add(&p->delayed, 1);

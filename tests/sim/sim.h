@@ -23,7 +23,7 @@
 #include "tests/sim/sim_machine.h"
 
 #define SIM_NODES_MAX      7
-#define SIM_CONVERGENCE_US 20000000ull
+#define SIM_CONVERGENCE_US 30000000ull
 #define SIM_CLIENTS_STOP_US  3000000ull /* after healing: then everything must come to rest */
 #define SIM_CHECKPOINTS_KEPT 6 /* a pinned reader for each ticket, in effect */
 

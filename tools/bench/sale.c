@@ -32,6 +32,8 @@ static int options_read(struct sale *s, int argc, char **argv)
         {"connections", 'c', OPTION_U64, &o->connections, "400", "N", "connections to the gateway",
          1, HTTP_CONNECTIONS_MAX},
         {"seed", 0, OPTION_U64, &o->seed, "1", "N", "of the buyers' moments", 0, 0},
+        {"name", 0, OPTION_TEXT, &o->name, NULL, "NAME",
+         "of the sale, new to the cluster (one made at random)"},
         {"kill-leader", 0, OPTION_FLAG, &o->kill_leader, "false", NULL,
          "kill -9 of the leader when half of the units are granted; needs --state"},
         {"ctl", 0, OPTION_TEXT, &o->ctl, NULL, "PATH", "holdfastctl, if not beside this program"},
@@ -59,10 +61,13 @@ static int options_read(struct sale *s, int argc, char **argv)
     case OPTIONS_OK:
         break;
     }
-    if (operands != argc || o->payers > o->units || o->early > o->buyers ||
-        o->register_ms + 1500 > o->lead_ms || o->eligibilities < 2 * o->units) {
+    if (operands != argc ||
+        (o->name != NULL && !str_is_identifier(str_from(o->name), RUN_NAME_SIZE - 1)) ||
+        o->payers > o->units || o->early > o->buyers || o->register_ms + 1500 > o->lead_ms ||
+        o->eligibilities < 2 * o->units) {
         fprintf(stderr, "holdfast-bench sale: want payers <= units, early <= buyers, twice as many "
-                        "eligibilities as units,\nregistering + 1.5 s <= lead, and no operands\n");
+                        "eligibilities as units,\nregistering + 1.5 s <= lead, a short name, and "
+                        "no operands\n");
         return 2;
     }
     return -1;

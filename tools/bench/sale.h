@@ -62,7 +62,7 @@ struct sale_options {
     uint64_t buyers, units, eligibilities, payers, early;
     uint64_t lead_ms, register_ms, rush_ms, payment_timeout_ms, limit_ms, connections, seed;
     bool kill_leader, quiet;
-    const char *ctl, *restart_command;
+    const char *name, *ctl, *restart_command;
 };
 
 struct sale {

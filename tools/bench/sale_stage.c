@@ -61,7 +61,11 @@ int sale_prepare(struct sale *s)
             return -1;
         }
     }
-    catalog_run_name("sale", s->run);
+    if (o->name != NULL) {
+        str_copy(s->run, sizeof s->run, str_from(o->name));
+    } else {
+        catalog_run_name("sale", s->run);
+    }
     int64_t now = clock_wall_ms();
     s->catalog = (struct catalog){
         .skus_count = 1,

@@ -13,8 +13,8 @@
 
 #define SKU_ROUNDS 5
 
-void audit_verdict(struct audit *a, const char *check, const char *subject, enum audit_result result,
-                   const char *format, ...)
+void audit_verdict(struct audit *a, const char *check, const char *subject,
+                   enum audit_result result, const char *format, ...)
 {
     char detail[512];
     va_list arguments;
@@ -23,8 +23,9 @@ void audit_verdict(struct audit *a, const char *check, const char *subject, enum
     va_end(arguments);
     a->green = a->green && result != AUDIT_WRONG;
     json_t *ok = result == AUDIT_OPEN ? json_null() : json_boolean(result == AUDIT_GOOD);
-    json_array_append_new(a->verdicts, json_pack("{s:s, s:s, s:o, s:s}", "check", check, "subject",
-                                                 subject, "ok", ok, "detail", detail));
+    json_array_append_new(a->verdicts,
+                          json_pack("{s:s, s:s, s:o, s:o}", "check", check, "subject", subject,
+                                    "ok", ok, "detail", ctl_json_text(detail)));
 }
 
 static void check_digests(struct audit *a, const struct digest_report *report)
@@ -43,7 +44,8 @@ static void check_digests(struct audit *a, const struct digest_report *report)
     }
 }
 
-static void check_invariants(struct audit *a, uint64_t id)
+/* Returns false when the node cannot be asked. */
+static bool check_invariants(struct audit *a, uint64_t id)
 {
     Holdfast__CheckInvariants body = HOLDFAST__CHECK_INVARIANTS__INIT;
     Holdfast__Request request = HOLDFAST__REQUEST__INIT;
@@ -67,6 +69,7 @@ static void check_invariants(struct audit *a, uint64_t id)
     if (response != NULL) {
         holdfast__response__free_unpacked(response, NULL);
     }
+    return rv != CTL_UNREACHABLE;
 }
 
 /* ---- conservation ---- */
@@ -113,22 +116,24 @@ static bool same_stock(const struct node_stock *x, const struct node_stock *y)
     return same;
 }
 
-/* Equal stock at equal indexes. While commands come the nodes are read at different ones: then again. */
-static void check_stock(struct audit *a)
+/* Equal stock at equal indexes. While commands come the nodes are read at different ones: then
+ * again. */
+static void check_stock(struct audit *a, const bool answers[static CTL_NODES_MAX])
 {
     struct node_stock stocks[CTL_NODES_MAX];
     enum audit_result result = AUDIT_OPEN;
     for (int round = 0; round < SKU_ROUNDS && result == AUDIT_OPEN; round++) {
-        bool same = true, one_index = true;
+        bool same = true, one_index = true, all = true;
         for (size_t i = 0; i < a->members_count; i++) {
             struct node_stock *s = &stocks[i];
             *s = (struct node_stock){0};
-            s->known = audit_skus_read(a, a->members[i].id, a->mark, &s->skus, &s->count,
-                                       &s->index) == CTL_OK;
+            s->known = answers[i] && audit_skus_read(a, a->members[i].id, a->mark, &s->skus,
+                                                     &s->count, &s->index) == CTL_OK;
+            all = all && s->known;
             same = same && s->known && same_stock(s, &stocks[0]);
             one_index = one_index && s->index == stocks[0].index;
         }
-        result = same ? AUDIT_GOOD : one_index ? AUDIT_WRONG : AUDIT_OPEN;
+        result = same ? AUDIT_GOOD : one_index || !all ? AUDIT_WRONG : AUDIT_OPEN;
         if (result != AUDIT_OPEN || round + 1 == SKU_ROUNDS) {
             for (size_t i = 0; i < a->members_count; i++) {
                 check_conservation(a, a->members[i].id, &stocks[i]);
@@ -140,7 +145,7 @@ static void check_stock(struct audit *a)
     }
     audit_verdict(a, "stock equal", "all nodes", result, "%s",
                   result == AUDIT_GOOD    ? "the same units of each SKU on every node"
-                  : result == AUDIT_WRONG ? "nodes differ at one index"
+                  : result == AUDIT_WRONG ? "nodes differ at one index, or one does not answer"
                                           : "commands keep coming: the digests tell");
 }
 
@@ -159,7 +164,8 @@ static void print(struct audit *a)
         ctl_say("audit: all green");
     } else {
         ctl_say("audit: NOT GREEN");
-        ctl_hint("holdfastctl endpoint status, holdfastctl persist status, holdfastctl migrate status");
+        ctl_hint(
+            "holdfastctl endpoint status, holdfastctl persist status, holdfastctl migrate status");
     }
 }
 
@@ -188,11 +194,12 @@ enum ctl_exit audit_run(struct ctl *ctl)
     for (size_t i = 0; i < report.count; i++) {
         a.members[i] = report.nodes[i].member;
     }
+    bool answers[CTL_NODES_MAX] = {false}; /* who is silent once is not asked again and again */
     check_digests(&a, &report);
     for (size_t i = 0; i < a.members_count; i++) {
-        check_invariants(&a, a.members[i].id);
+        answers[i] = check_invariants(&a, a.members[i].id);
     }
-    check_stock(&a);
+    check_stock(&a, answers);
     struct audit_persist persist;
     if (no_postgres) {
         audit_verdict(&a, "PostgreSQL", "-", AUDIT_OPEN, "not looked at (--no-postgres)");

@@ -1,14 +1,18 @@
-/* What looks at nodes: member list, member move-leader, endpoint status|health|hash, node drain|undrain,
- * status. */
+/* What looks at nodes: member list, member move-leader, endpoint status|health|hash, node
+ * drain|undrain, status. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "tools/ctl/ctl.h"
 #include "tools/ctl/digest.h"
+#include "tools/ctl/process.h"
 
-#define NODE_PATIENCE_MS 2000 /* for one node of several: the others should not wait for a dead one */
+#define LEADER_POLL_MS 20
+#define NODE_PATIENCE_MS                                                                           \
+    2000 /* for one node of several: the others should not wait for a dead one */
 
 static const char *member_role_name(uint32_t role)
 {
@@ -58,24 +62,24 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
         "last_index", (json_int_t)s->last_index, "commit_index", (json_int_t)s->commit_index,
         "applied_index", (json_int_t)s->applied_index, "first_index", (json_int_t)s->first_index,
         "checkpoint_index", (json_int_t)s->checkpoint_index);
-    json_t *more = json_pack(
-        "{s:o, s:o, s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:s, s:s}", "checkpoint_at",
-        ctl_json_time(s->checkpoint_wall_ms), "time", ctl_json_time(s->time_ms), "wall",
-        ctl_json_time(s->wall_ms), "uptime_ms", (json_int_t)s->uptime_ms, "orders",
-        (json_int_t)s->orders, "events_pending", (json_int_t)s->events_pending,
-        "persister_configured", (int)s->persister_configured, "installing", (int)s->installing,
-        "elections", (json_int_t)s->elections, "shards", (json_int_t)s->shards, "version",
-        s->version, "cluster_id", cluster);
+    json_t *more =
+        json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:s, s:s}", "checkpoint_at",
+                  ctl_json_time(s->checkpoint_wall_ms), "time", ctl_json_time(s->time_ms), "wall",
+                  ctl_json_time(s->wall_ms), "uptime_ms", (json_int_t)s->uptime_ms, "orders",
+                  (json_int_t)s->orders, "events_pending", (json_int_t)s->events_pending,
+                  "persister_configured", (int)s->persister_configured, "installing",
+                  (int)s->installing, "elections", (json_int_t)s->elections, "shards",
+                  (json_int_t)s->shards, "version", s->version, "cluster_id", cluster);
     json_object_update(record, more);
     json_decref(more);
     return record;
 }
 
-/* The statuses of all members: an array of records; counts those that are up and ready, and finds the
- * leader that most recently led. */
+/* The statuses of all members: an array of records; counts those that are up and ready, and finds
+ * the leader that most recently led. */
 struct survey {
     json_t *nodes;
-    size_t members, voters, ready, ready_voters;
+    size_t members, reachable, voters, ready, ready_voters;
     uint64_t leader_id, leader_term;
     Holdfast__Response *leader; /* its status, NULL when there is none */
 };
@@ -98,6 +102,7 @@ static enum ctl_exit survey_take(struct ctl *ctl, struct survey *s)
         }
         const Holdfast__NodeStatusResult *status = response->node_status;
         json_array_append_new(s->nodes, status_record(m, status));
+        s->reachable++;
         s->ready += status->ready ? 1 : 0;
         s->ready_voters += status->ready && m->role == 2 ? 1 : 0;
         if (status->role == 2 && status->term >= s->leader_term) {
@@ -140,12 +145,12 @@ enum ctl_exit endpoint_status(struct ctl *ctl)
     struct survey s;
     enum ctl_exit rv = survey_take(ctl, &s);
     if (rv == CTL_OK) {
-        size_t i;
-        json_t *node;
-        json_array_foreach(s.nodes, i, node) {
-            rv = json_is_true(json_object_get(node, "reachable")) ? rv : CTL_FAILURE;
-        }
         output_list(&ctl->output, columns, ARRAY_COUNT(columns), json_incref(s.nodes));
+        if (s.reachable < s.members) {
+            ctl_say("%zu of %zu nodes do not answer", s.members - s.reachable, s.members);
+            ctl_hint("holdfastctl endpoint health");
+            rv = CTL_FAILURE;
+        }
     }
     survey_close(&s);
     return rv;
@@ -162,27 +167,32 @@ enum ctl_exit endpoint_health(struct ctl *ctl)
     struct survey s;
     enum ctl_exit rv = survey_take(ctl, &s);
     json_t *records = json_array();
-    size_t i;
+    size_t i, unhealthy = 0;
     json_t *node;
-    json_array_foreach(s.nodes, i, node) {
+    json_array_foreach(s.nodes, i, node)
+    {
         bool reachable = json_is_true(json_object_get(node, "reachable"));
         bool healthy = reachable && json_is_true(json_object_get(node, "ready")) &&
                        json_integer_value(json_object_get(node, "leader_id")) != 0;
-        const char *detail = healthy ? json_string_value(json_object_get(node, "role"))
-                             : !reachable ? json_string_value(json_object_get(node, "role"))
-                             : json_is_true(json_object_get(node, "installing"))
-                                 ? "is being filled from its peers"
-                             : json_integer_value(json_object_get(node, "leader_id")) == 0
-                                 ? "knows no leader"
-                                 : "is not ready";
-        json_array_append_new(
-            records, json_pack("{s:O, s:O, s:b, s:s}", "id", json_object_get(node, "id"), "address",
-                               json_object_get(node, "address"), "healthy", (int)healthy, "detail",
-                               detail));
-        rv = rv == CTL_OK && !healthy ? CTL_FAILURE : rv;
+        const char *detail =
+            healthy      ? json_string_value(json_object_get(node, "role"))
+            : !reachable ? json_string_value(json_object_get(node, "role"))
+            : json_is_true(json_object_get(node, "installing")) ? "is being filled from its peers"
+            : json_integer_value(json_object_get(node, "leader_id")) == 0 ? "knows no leader"
+                                                                          : "is not ready";
+        json_array_append_new(records,
+                              json_pack("{s:O, s:O, s:b, s:s}", "id", json_object_get(node, "id"),
+                                        "address", json_object_get(node, "address"), "healthy",
+                                        (int)healthy, "detail", detail));
+        unhealthy += healthy ? 0 : 1;
     }
-    if (s.members > 0) {
+    if (rv == CTL_OK) {
         output_list(&ctl->output, columns, ARRAY_COUNT(columns), records);
+        if (unhealthy > 0) {
+            ctl_say("%zu of %zu nodes are not healthy", unhealthy, s.members);
+            ctl_hint("holdfastctl endpoint status, and the log of that node");
+            rv = CTL_FAILURE;
+        }
     } else {
         json_decref(records);
     }
@@ -193,8 +203,8 @@ enum ctl_exit endpoint_health(struct ctl *ctl)
 enum ctl_exit endpoint_hash(struct ctl *ctl)
 {
     static const struct output_column columns[] = {
-        {"id", "NODE", CELL_NUMBER},       {"index", "INDEX", CELL_NUMBER},
-        {"digest", "DIGEST", CELL_TEXT},   {"equal", "EQUAL", CELL_VERDICT},
+        {"id", "NODE", CELL_NUMBER},     {"index", "INDEX", CELL_NUMBER},
+        {"digest", "DIGEST", CELL_TEXT}, {"equal", "EQUAL", CELL_VERDICT},
         {"detail", "DETAIL", CELL_TEXT},
     };
     struct digest_report report;
@@ -209,11 +219,11 @@ enum ctl_exit endpoint_hash(struct ctl *ctl)
         if (n->known) {
             snprintf(digest, sizeof digest, "%016" PRIx64, n->digest);
         }
-        json_array_append_new(
-            records, json_pack("{s:I, s:I, s:s, s:b, s:s}", "id", (json_int_t)n->member.id, "index",
-                               (json_int_t)report.index, "digest", digest, "equal",
-                               n->known && n->digest == report.nodes[0].digest, "detail",
-                               n->known ? "" : n->wrong));
+        json_array_append_new(records,
+                              json_pack("{s:I, s:I, s:s, s:b, s:s}", "id", (json_int_t)n->member.id,
+                                        "index", (json_int_t)report.index, "digest", digest,
+                                        "equal", n->known && n->digest == report.nodes[0].digest,
+                                        "detail", n->known ? "" : n->wrong));
     }
     output_list(&ctl->output, columns, ARRAY_COUNT(columns), records);
     if (!report.equal) {
@@ -246,8 +256,8 @@ enum ctl_exit member_list(struct ctl *ctl)
     }
     json_t *records = json_array();
     const Holdfast__NodeStatusResult *s = response->node_status;
-    for (size_t i = 0; response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS && i < s->n_members;
-         i++) {
+    for (size_t i = 0;
+         response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS && i < s->n_members; i++) {
         const Holdfast__Member *m = s->members[i];
         json_array_append_new(
             records, json_pack("{s:I, s:s, s:b, s:b, s:I, s:s, s:s}", "id", (json_int_t)m->id,
@@ -261,17 +271,33 @@ enum ctl_exit member_list(struct ctl *ctl)
     return CTL_OK;
 }
 
-/* Who leads now, by asking. 0: nobody that answers. */
+/* Who leads now, by asking. 0: nobody that answers, or it just ended. */
 static uint64_t find_leader(struct ctl *ctl)
 {
     Holdfast__Response *response;
     const char *wrong;
     uint64_t id = 0;
     if (read_status(ctl, CLIENT_TARGET_LEADER, &response, &wrong) == CTL_OK) {
-        id = response->node_status->id;
+        id = response->node_status->role == 2 ? response->node_status->id : 0;
         holdfast__response__free_unpacked(response, NULL);
     }
     return id;
+}
+
+/* Handing leadership over takes a moment: waits until `to` leads (0: anybody but `from`). Returns
+ * who leads in the end, as far as is known. */
+static uint64_t wait_leader(struct ctl *ctl, uint64_t from, uint64_t to)
+{
+    uint64_t deadline_ms = clock_monotonic_ms() + ctl->timeout_ms;
+    uint64_t leader = 0;
+    while (clock_monotonic_ms() < deadline_ms) {
+        leader = find_leader(ctl);
+        if (leader != 0 && (to != 0 ? leader == to : leader != from)) {
+            break;
+        }
+        process_sleep_ms(LEADER_POLL_MS);
+    }
+    return leader;
 }
 
 enum ctl_exit member_move_leader(struct ctl *ctl)
@@ -301,14 +327,14 @@ enum ctl_exit member_move_leader(struct ctl *ctl)
         return rv;
     }
     holdfast__response__free_unpacked(response, NULL);
-    uint64_t after = find_leader(ctl);
+    uint64_t after = wait_leader(ctl, before, to->given ? to->u64 : 0);
     static const struct output_column columns[] = {
         {"from", "FROM", CELL_NUMBER},
         {"to", "TO", CELL_NUMBER},
     };
     output_record(&ctl->output, columns, ARRAY_COUNT(columns),
                   json_pack("{s:I, s:I}", "from", (json_int_t)before, "to", (json_int_t)after));
-    if (after == 0 || (to->given && after != to->u64)) {
+    if (after == 0 || (to->given ? after != to->u64 : after == before)) {
         ctl_say("leadership did not arrive where it should");
         ctl_hint("holdfastctl endpoint status");
         return CTL_FAILURE;
@@ -330,13 +356,20 @@ static enum ctl_exit drain(struct ctl *ctl, bool on)
         return rv;
     }
     holdfast__response__free_unpacked(response, NULL);
+    bool leads = on && wait_leader(ctl, node->u64, 0) == node->u64;
     static const struct output_column columns[] = {
         {"id", "NODE", CELL_NUMBER},
         {"draining", "DRAINING", CELL_YES},
+        {"leads", "LEADS", CELL_YES},
     };
     output_record(&ctl->output, columns, ARRAY_COUNT(columns),
-                  json_pack("{s:I, s:b}", "id", (json_int_t)node->u64, "draining", (int)on));
-    return CTL_OK;
+                  json_pack("{s:I, s:b, s:b}", "id", (json_int_t)node->u64, "draining", (int)on,
+                            "leads", (int)leads));
+    if (leads) {
+        ctl_say("it still leads: no other voter can");
+        ctl_hint("holdfastctl endpoint status");
+    }
+    return leads ? CTL_FAILURE : CTL_OK;
 }
 
 enum ctl_exit node_drain(struct ctl *ctl)
@@ -363,10 +396,10 @@ enum ctl_exit cluster_status(struct ctl *ctl)
     }
     const Holdfast__NodeStatusResult *leader = s.leader != NULL ? s.leader->node_status : NULL;
     size_t majority = s.voters / 2 + 1;
-    const char *verdict = leader == NULL              ? "no leader: nothing can be ordered"
-                          : s.ready == s.members      ? "healthy"
+    const char *verdict = leader == NULL               ? "no leader: nothing can be ordered"
+                          : s.ready == s.members       ? "healthy"
                           : s.ready_voters >= majority ? "degraded: a node is down or not ready"
-                                                      : "at risk: no majority is ready";
+                                                       : "at risk: no majority is ready";
     static const struct output_column columns[] = {
         {"status", "STATUS", CELL_TEXT},
         {"leader_id", "LEADER", CELL_NUMBER},
@@ -386,8 +419,8 @@ enum ctl_exit cluster_status(struct ctl *ctl)
     if (leader != NULL) {
         json_t *more = json_pack(
             "{s:I, s:o, s:I, s:s, s:I, s:I}", "applied_index", (json_int_t)leader->applied_index,
-            "time", ctl_json_time(leader->time_ms), "orders", (json_int_t)leader->orders, "postgres",
-            leader->persister_configured ? "configured" : "none", "events_pending",
+            "time", ctl_json_time(leader->time_ms), "orders", (json_int_t)leader->orders,
+            "postgres", leader->persister_configured ? "configured" : "none", "events_pending",
             (json_int_t)leader->events_pending, "shards", (json_int_t)leader->shards);
         json_object_update(record, more);
         json_decref(more);

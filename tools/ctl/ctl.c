@@ -65,6 +65,23 @@ char *ctl_lend(const char *text)
     return (char *)(uintptr_t)(text != NULL ? text : "");
 }
 
+json_t *ctl_json_text(const char *text)
+{
+    struct text t = TEXT_INIT;
+    for (size_t i = 0, len = strlen(text); i < len;) {
+        size_t size = 1;
+        while (size < 4 && i + size < len && ((unsigned char)text[i + size] & 0xc0) == 0x80) {
+            size++;
+        }
+        bool good = str_is_utf8((struct str){text + i, (uint32_t)size});
+        text_append(&t, good ? text + i : "?", good ? size : 1);
+        i += size;
+    }
+    json_t *value = json_string(text_cstring(&t));
+    text_close(&t);
+    return value;
+}
+
 json_t *ctl_json_time(int64_t ms)
 {
     if (ms == 0) {

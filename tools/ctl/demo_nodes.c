@@ -14,9 +14,9 @@
 #include "base/clock.h"
 #include "tools/ctl/demo.h"
 
-#define READY_POLL_MS    50
+#define READY_POLL_MS     50
 #define READY_PATIENCE_MS 1000
-#define ARGUMENT_SIZE    (DEMO_PATH_SIZE + 64)
+#define ARGUMENT_SIZE     (DEMO_PATH_SIZE + 64)
 
 /* ---- binaries ---- */
 
@@ -26,6 +26,7 @@ static enum ctl_exit find_binary(struct demo *d, const char *name, const char *b
 {
     char self[DEMO_PATH_SIZE];
     const char *given = ctl_text(&d->ctl->arguments, "bin");
+    given = given != NULL ? given : json_string_value(json_object_get(d->state, "bin"));
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     self[n > 0 ? n : 0] = '\0';
     const char *folder = dirname(self);
@@ -36,7 +37,8 @@ static enum ctl_exit find_binary(struct demo *d, const char *name, const char *b
             snprintf(path, ARGUMENT_SIZE, "%s/%s", given != NULL ? given : folder, name);
             break;
         case 1:
-            snprintf(path, ARGUMENT_SIZE, "%s/%s/%s", given != NULL ? given : folder, build_folder, name);
+            snprintf(path, ARGUMENT_SIZE, "%s/%s/%s", given != NULL ? given : folder, build_folder,
+                     name);
             break;
         case 2:
             snprintf(path, ARGUMENT_SIZE, "%s/../../%s/%s", folder, build_folder, name);
@@ -202,7 +204,8 @@ static const char *find_dead(const struct demo *d)
 {
     const char *name;
     json_t *unused;
-    json_object_foreach(json_object_get(d->state, "processes"), name, unused) {
+    json_object_foreach(json_object_get(d->state, "processes"), name, unused)
+    {
         if (!demo_is_up(d, name)) {
             return name;
         }
@@ -246,6 +249,28 @@ static bool nodes_ready(struct ctl *ctl, size_t count, uint64_t *waiting)
     return true;
 }
 
+/* Whether the leader's persister writes, where there is a database. */
+static bool persister_ready(const struct demo *d, struct ctl *ctl)
+{
+    if (demo_text(d, "postgres", "url")[0] == '\0') {
+        return true;
+    }
+    Holdfast__PersistStatus body = HOLDFAST__PERSIST_STATUS__INIT;
+    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
+    Holdfast__Response *response;
+    const char *wrong;
+    request.body_case = HOLDFAST__REQUEST__BODY_PERSIST_STATUS;
+    request.persist_status = &body;
+    enum ctl_exit rv =
+        ctl_call_quietly(ctl, &request, CLIENT_TARGET_LEADER, READY_PATIENCE_MS, &response, &wrong);
+    bool ready = rv == CTL_OK && response->body_case == HOLDFAST__RESPONSE__BODY_PERSIST_STATUS &&
+                 response->persist_status->connected;
+    if (response != NULL) {
+        holdfast__response__free_unpacked(response, NULL);
+    }
+    return ready;
+}
+
 /* The same program asks as a client would: with the demo's own addresses and key. */
 static enum ctl_exit open_client(struct demo *d, struct ctl *client)
 {
@@ -268,21 +293,26 @@ enum ctl_exit demo_wait_ready(struct demo *d)
     size_t count = json_array_size(json_object_get(d->state, "nodes"));
     int port = port_of(json_object_get(d->state, "gateway"), "port");
     uint64_t waiting = 1;
-    bool nodes = false;
+    bool nodes = false, persister = false;
     enum ctl_exit rv = open_client(d, client);
     while (rv == CTL_OK) {
         const char *dead = find_dead(d);
         nodes = nodes || nodes_ready(client, count, &waiting);
+        persister = persister || (nodes && persister_ready(d, client));
         if (dead != NULL) {
             rv = give_up(d, dead, "has ended");
-        } else if (nodes && ask_ready(port) == 200) {
+        } else if (persister && ask_ready(port) == 200) {
             break;
         } else if (clock_monotonic_ms() >= d->deadline_ms) {
             char name[32] = "gateway";
             if (!nodes) {
                 snprintf(name, sizeof name, "node-%" PRIu64, waiting);
+            } else if (!persister) {
+                snprintf(name, sizeof name, "node-1");
             }
-            rv = give_up(d, name, "is not ready in time");
+            rv = give_up(d, name,
+                         nodes && !persister ? "answers, but no persister reaches PostgreSQL"
+                                             : "is not ready in time");
         } else {
             process_sleep_ms(READY_POLL_MS);
         }

@@ -1,5 +1,7 @@
-/* holdfastctl: controls a holdfast cluster. Parses the command line from the table, runs one handler,
- * exits with what it says. */
+/* holdfastctl: controls a holdfast cluster. Parses the command line from the table, runs one
+ * handler, exits with what it says. */
+#include <errno.h>
+#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +20,8 @@ static const char *environment(const char *name)
 
 static struct output make_output(const struct ctl_arguments *a)
 {
-    const char *format = ctl_text(a, "output"), *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+    const char *format = ctl_text(a, "output"), *no_color = getenv("NO_COLOR"),
+               *term = getenv("TERM");
     return (struct output){
         .format = strcmp(format, "json") == 0    ? OUTPUT_JSON
                   : strcmp(format, "plain") == 0 ? OUTPUT_PLAIN
@@ -28,10 +31,15 @@ static struct output make_output(const struct ctl_arguments *a)
         .file = stdout};
 }
 
-/* What was printed must have arrived: a full disk is a failure, not a success with half an answer. */
+/* What was printed must have arrived: a full disk is a failure, not a success with half an answer.
+ */
 static enum ctl_exit flush(enum ctl_exit status)
 {
     if (fflush(stdout) != 0 || ferror(stdout) != 0) {
+        if (errno == EPIPE) { /* the reader has seen enough: end as every filter does */
+            signal(SIGPIPE, SIG_DFL);
+            raise(SIGPIPE);
+        }
         ctl_say("cannot write to standard output");
         return status == CTL_OK ? CTL_FAILURE : status;
     }
@@ -41,6 +49,7 @@ static enum ctl_exit flush(enum ctl_exit status)
 int main(int argc, char **argv)
 {
     log_init("holdfastctl", LOG_LEVEL_WARN);
+    signal(SIGPIPE, SIG_IGN); /* a node that goes away is an answer, not the end of us */
     if (sodium_init() < 0) {
         ctl_say("no source of randomness");
         return CTL_FAILURE;

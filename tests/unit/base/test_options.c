@@ -28,15 +28,18 @@ static const struct option table[] = {
 };
 static const struct options options = {"holdfast-test", "a test", NULL, table, ARRAY_COUNT(table)};
 
+/* options_parse takes main's argv: words that may be written to. These are overwritten by the next call. */
 static enum options_result parse(int *operands, const char *const words[])
 {
+    static char copies[16][128];
     char *argv[16] = {NULL};
     int argc = 0;
-    argv[argc++] = strdup("holdfast-test");
+    argv[argc++] = strcpy(copies[0], "holdfast-test");
     for (; words[argc - 1] != NULL; argc++) {
-        argv[argc] = strdup(words[argc - 1]);
+        assert_true(strlen(words[argc - 1]) < sizeof copies[0]);
+        argv[argc] = strcpy(copies[argc], words[argc - 1]);
     }
-    return options_parse(&options, argc, argv, operands); /* texts live as long as the process */
+    return options_parse(&options, argc, argv, operands);
 }
 
 /* The NULL at the end is part of the call, so that the macro always has an argument. */

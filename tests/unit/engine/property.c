@@ -130,7 +130,7 @@ static void make_sale(struct run *r, struct command_sale *d)
     d->orders_per_user_max = 1 + below(r, 3);
     d->units_per_user_max = one_in(r, 2) ? 0 : 1 + below(r, 12);
     d->eligibility_limit = one_in(r, 2) ? 0 : 1 + below(r, 4);
-    d->eligibility_ratio_permille = one_in(r, 2) ? 0 : 100 + below(r, 900);
+    d->eligibility_ratio_permille = one_in(r, 2) ? 0 : 50 * (1 + below(r, 12));
     d->strikes_max = below(r, 3);
     d->denial_ms = one_in(r, 3) ? 0 : 1 + below(r, 300);
     uint32_t first = below(r, 4), count = 1 + below(r, 4);

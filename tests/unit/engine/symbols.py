@@ -9,7 +9,7 @@ import sys
 
 ALLOWED = {
     # memory and bytes
-    "memcpy", "memset", "memcmp", "memmove", "strlen",
+    "memcpy", "memset", "memcmp", "bcmp", "memmove", "strlen",
     # laying out the state (memory.c), blocks that come before the root block (load.c)
     "mmap", "mmap64", "munmap", "madvise", "malloc", "free",
     # bugs end the process

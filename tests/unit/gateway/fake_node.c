@@ -148,7 +148,8 @@ static void init_engine(void)
 {
     uint8_t bytes[COMMAND_SIZE_MAX];
     struct batch_builder b;
-    struct command c = {.kind = COMMAND_INIT, .scope = STR_LITERAL("sys"), .key = STR_LITERAL("init")};
+    struct command c = {
+        .kind = COMMAND_INIT, .scope = STR_LITERAL("sys"), .key = STR_LITERAL("init")};
     c.init.shards = 64;
     c.init.limits = (struct command_limits){.skus_max = 1000,
                                             .sales_max = 1000,
@@ -182,8 +183,8 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     arena_init(&node.arena);
     init_engine();
-    if (link_listen(loop, "127.0.0.1", argc > 2 ? (uint16_t)atoi(argv[2]) : 0, 64, &identity, &options,
-                    &callbacks, accept_cb, NULL, &server) != 0) {
+    if (link_listen(loop, "127.0.0.1", argc > 2 ? (uint16_t)atoi(argv[2]) : 0, 64, &identity,
+                    &options, &callbacks, accept_cb, NULL, &server) != 0) {
         fprintf(stderr, "fake_node: cannot listen\n");
         return 1;
     }

@@ -82,7 +82,8 @@ static void test_tokens(void **state)
     } cases[] = {
         {hs, ok, secret, 'h', true},
         {ed, ok, NULL, 'e', true},
-        {hs, "{\"sub\":\"u1\"," EXP ",\"nbf\":1800000000,\"iat\":1,\"name\":\"x\"}", secret, 'h', true},
+        {hs, "{\"sub\":\"u1\"," EXP ",\"nbf\":1800000000,\"iat\":1,\"name\":\"x\"}", secret, 'h',
+         true},
         {hs, "{\"sub\":\"u1\"," EXP ",\"nbf\":1800000005}", secret, 'h', true}, /* the leeway */
         {hs, "{\"sub\":\"u1\",\"exp\":1799999996}", secret, 'h', true},
         {hs, "{\"sub\":\"u1\",\"exp\":1799999995}", secret, 'h', false}, /* expired */
@@ -99,7 +100,7 @@ static void test_tokens(void **state)
         {hs, "[]", secret, 'h', false},
         {hs, "", secret, 'h', false},
         {hs, ok, "another secret of the same size!", 'h', false},
-        {hs, ok, NULL, 'e', false},   /* the algorithm is the header's, not the signature's */
+        {hs, ok, NULL, 'e', false}, /* the algorithm is the header's, not the signature's */
         {ed, ok, secret, 'h', false},
         {"{\"alg\":\"none\"}", ok, NULL, 'n', false},
         {"{\"alg\":\"None\"}", ok, secret, 'h', false},
@@ -115,7 +116,8 @@ static void test_tokens(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         char user[65] = "";
-        if (good(cases[i].header, cases[i].payload, cases[i].alg, cases[i].key, user) != cases[i].good) {
+        if (good(cases[i].header, cases[i].payload, cases[i].alg, cases[i].key, user) !=
+            cases[i].good) {
             fail_msg("case %zu: %s %s", i, cases[i].header, cases[i].payload);
         }
         assert_string_equal(user, cases[i].good ? "u1" : "");
@@ -189,7 +191,8 @@ static void test_algorithms_need_a_key(void **state)
     assert_non_null(user_token_verify(&none, str_from(token), NOW, &caller, &expires));
 }
 
-#define DIGEST_OF_ABC "6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090" /* abc123 */
+#define DIGEST_OF_ABC                                                                              \
+    "6ca13d52ca70c883e0f0bb101e425a89e8624de51db2d2392593af6a84118090" /* abc123 */
 
 static void test_key_files(void **state)
 {
@@ -201,10 +204,12 @@ static void test_key_files(void **state)
         {"# nothing\n\n   \n", 0},
         {"a admin " DIGEST_OF_ABC, 1},
         {"  a\tadmin  " DIGEST_OF_ABC " # mine\r\n", 1},
-        {"a admin " DIGEST_OF_ABC "\nb viewer 0000000000000000000000000000000000000000000000000000000000000000",
+        {"a admin " DIGEST_OF_ABC
+         "\nb viewer 0000000000000000000000000000000000000000000000000000000000000000",
          2},
         {"a admin " DIGEST_OF_ABC "\nb viewer " DIGEST_OF_ABC, -1}, /* one key, two names */
-        {"a admin " DIGEST_OF_ABC "\na viewer 0000000000000000000000000000000000000000000000000000000000000000",
+        {"a admin " DIGEST_OF_ABC
+         "\na viewer 0000000000000000000000000000000000000000000000000000000000000000",
          -1},
         {"a root " DIGEST_OF_ABC, -1},
         {"a user " DIGEST_OF_ABC, -1}, /* users come with tokens */
@@ -242,15 +247,19 @@ static void test_identify(void **state)
     for (int i = 0; i < 2; i++) { /* verified, then remembered */
         assert_null(auth_identify(&keys, &t, cache, (struct str){NULL, 0}, NOW, &c));
         assert_int_equal(c.role, ROLE_ANYONE);
-        assert_null(auth_identify(&keys, &t, cache, STR_LITERAL("Bearer a-key-of-the-shop"), NOW, &c));
+        assert_null(
+            auth_identify(&keys, &t, cache, STR_LITERAL("Bearer a-key-of-the-shop"), NOW, &c));
         assert_int_equal(c.role, ROLE_BACKEND);
         assert_string_equal(c.name, "shop");
-        assert_non_null(auth_identify(&keys, &t, cache, STR_LITERAL("Bearer a-key-of-the-shoq"), NOW, &c));
+        assert_non_null(
+            auth_identify(&keys, &t, cache, STR_LITERAL("Bearer a-key-of-the-shoq"), NOW, &c));
         assert_int_equal(c.role, ROLE_ANYONE);
-        assert_non_null(auth_identify(&keys, &t, cache, STR_LITERAL("Bearer a-key-of-the-sho"), NOW, &c));
+        assert_non_null(
+            auth_identify(&keys, &t, cache, STR_LITERAL("Bearer a-key-of-the-sho"), NOW, &c));
         assert_non_null(auth_identify(&keys, &t, cache, STR_LITERAL("Basic YTpi"), NOW, &c));
         assert_non_null(auth_identify(&keys, &t, cache, STR_LITERAL("Bearer "), NOW, &c));
-        assert_non_null(auth_identify(&keys, &t, cache, STR_LITERAL("Bearer  a-key-of-the-shop"), NOW, &c));
+        assert_non_null(
+            auth_identify(&keys, &t, cache, STR_LITERAL("Bearer  a-key-of-the-shop"), NOW, &c));
         assert_non_null(auth_identify(&keys, &t, cache, STR_LITERAL(""), NOW, &c));
     }
     /* A remembered user token ends when it expires. */

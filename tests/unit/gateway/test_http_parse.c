@@ -17,8 +17,8 @@ struct outcome {
 };
 
 /* Feeds in pieces of `step` bytes, as a socket would. */
-static struct outcome feed(struct http_parser *p, struct http_request *r, const char *data, size_t size,
-                           size_t step)
+static struct outcome feed(struct http_parser *p, struct http_request *r, const char *data,
+                           size_t size, size_t step)
 {
     struct outcome o = {HTTP_MORE, 0};
     http_request_init(r);
@@ -167,13 +167,14 @@ static void test_refused(void **state)
         const char *text;
         enum problem problem;
     } cases[] = {
-        {"GET / HTTP/1.1\nHost: h\n\n", PROBLEM_INVALID_REQUEST},             /* bare LF */
-        {"GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n", PROBLEM_INVALID_REQUEST},  /* one bare LF */
+        {"GET / HTTP/1.1\nHost: h\n\n", PROBLEM_INVALID_REQUEST},                  /* bare LF */
+        {"GET / HTTP/1.1\r\nHost: h\nX: y\r\n\r\n", PROBLEM_INVALID_REQUEST},      /* one bare LF */
         {"GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n", PROBLEM_INVALID_REQUEST}, /* bare CR */
         {"GET / HTTP/1.1\r\n" HOST "X: a\r\n b\r\n\r\n", PROBLEM_INVALID_REQUEST}, /* obs-fold */
         {"GET / HTTP/1.1\r\n X: a\r\n" HOST "\r\n", PROBLEM_INVALID_REQUEST},
-        {"GET / HTTP/1.1\r\n" HOST "X : a\r\n\r\n", PROBLEM_INVALID_REQUEST}, /* space before colon */
-        {"GET / HTTP/1.1\r\n" HOST ": a\r\n\r\n", PROBLEM_INVALID_REQUEST},   /* no name */
+        {"GET / HTTP/1.1\r\n" HOST "X : a\r\n\r\n",
+         PROBLEM_INVALID_REQUEST},                                          /* space before colon */
+        {"GET / HTTP/1.1\r\n" HOST ": a\r\n\r\n", PROBLEM_INVALID_REQUEST}, /* no name */
         {"GET / HTTP/1.1\r\n" HOST "X: a\x01\r\n\r\n", PROBLEM_INVALID_REQUEST},
         {"GET / HTTP/1.1\r\n" HOST HOST "\r\n", PROBLEM_INVALID_REQUEST}, /* two hosts */
         {"GET / HTTP/1.1\r\n\r\n", PROBLEM_INVALID_REQUEST},              /* none */
@@ -187,9 +188,11 @@ static void test_refused(void **state)
         {"POST / HTTP/1.1\r\n" HOST "Content-Length: 0x1\r\n\r\nx", PROBLEM_INVALID_REQUEST},
         {"POST / HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999\r\n\r\n",
          PROBLEM_INVALID_REQUEST},
-        {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        {"POST / HTTP/1.1\r\n" HOST
+         "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
          PROBLEM_INVALID_REQUEST},
-        {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
+        {"POST / HTTP/1.1\r\n" HOST
+         "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
          PROBLEM_INVALID_REQUEST},
         {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
          PROBLEM_INVALID_REQUEST},
@@ -198,10 +201,12 @@ static void test_refused(void **state)
          PROBLEM_INVALID_REQUEST},
         {"POST / HTTP/1.0\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
          PROBLEM_INVALID_REQUEST},
-        {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\nzz\r\n", PROBLEM_INVALID_REQUEST},
+        {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+         PROBLEM_INVALID_REQUEST},
         {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n0\r\n\r\n",
          PROBLEM_INVALID_REQUEST}, /* a chunk longer than it says */
-        {"GET / HTTP/1.1\r\n" HOST "Authorization: a\r\nAuthorization: b\r\n\r\n", PROBLEM_INVALID_REQUEST},
+        {"GET / HTTP/1.1\r\n" HOST "Authorization: a\r\nAuthorization: b\r\n\r\n",
+         PROBLEM_INVALID_REQUEST},
         {"GET / HTTP/1.1\r\n" HOST "Expect: a-miracle\r\n\r\n", PROBLEM_EXPECTATION_FAILED},
         {"GET / HTTP/2.0\r\n" HOST "\r\n", PROBLEM_VERSION_NOT_SUPPORTED},
         {"GET / HTTP/1.2\r\n" HOST "\r\n", PROBLEM_VERSION_NOT_SUPPORTED},
@@ -266,10 +271,14 @@ static void test_limits(void **state)
     for (int over = 0; over < 2; over++) {
         for (int chunked = 0; chunked < 2; chunked++) {
             size_t body = HTTP_BODY_SIZE_MAX + (size_t)over;
-            size = chunked ? (size_t)sprintf(text, "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
-                                                   "chunked\r\n\r\n%zx\r\n", body)
-                           : (size_t)sprintf(text, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: "
-                                                   "%zu\r\n\r\n", body);
+            size = chunked ? (size_t)sprintf(text,
+                                             "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
+                                             "chunked\r\n\r\n%zx\r\n",
+                                             body)
+                           : (size_t)sprintf(text,
+                                             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: "
+                                             "%zu\r\n\r\n",
+                                             body);
             memset(text + size, 'b', body);
             size += body;
             size += chunked ? (size_t)sprintf(text + size, "\r\n0\r\n\r\n") : 0;
@@ -308,10 +317,14 @@ static void test_noise(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pieces),    cmocka_unit_test(test_list_fields),
-        cmocka_unit_test(test_pipelined), cmocka_unit_test(test_chunked),
-        cmocka_unit_test(test_connection_header), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_limits),    cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_list_fields),
+        cmocka_unit_test(test_pipelined),
+        cmocka_unit_test(test_chunked),
+        cmocka_unit_test(test_connection_header),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -13,7 +13,8 @@
 
 static const char *const seeds[] = {
     "{\"sale_id\":\"s1\",\"lines\":[{\"sku\":\"A\",\"quantity\":1}]}",
-    "{\"user_id\":\"u-7@x\",\"sale_id\":\"s1\",\"lines\":[{\"quantity\":3,\"sku\":\"B\"},{\"sku\":\"A\",\"quantity\":2}]}",
+    ("{\"user_id\":\"u-7@x\",\"sale_id\":\"s1\","
+     "\"lines\":[{\"quantity\":3,\"sku\":\"B\"},{\"sku\":\"A\",\"quantity\":2}]}"),
     " { \"lines\" : [ { \"quantity\" : 1000000 , \"sku\" : \"A\" } ] , \"sale_id\" : \"s\" } \r\n",
     "{\"sale_id\":\"s1\",\"lines\":[{\"sku\":\"A\",\"quantity\":1.0}]}",
     "{\"sale_id\":\"s1\",\"lines\":[{\"sku\":\"A\",\"quantity\":1e1}]}",
@@ -85,10 +86,37 @@ static void test_lines_limit(void **state)
 /* Mutations that keep bodies nearly well-formed: those are where two readers differ. */
 static size_t mutate(struct prng *p, char *body, size_t size, size_t capacity)
 {
-    static const char *const pieces[] = {"\"", ",", ":", "{", "}", "[", "]", " ", "\\", "\\u0041", "0", "1",
-                                         "9", "-", ".", "e", "\xC3\xA9", "\x7F", "\x01", "null", "true",
-                                         "\"sku\"", "\"quantity\"", "\"lines\"", "\"user_id\":\"u\",",
-                                         "\"sale_id\":\"t\",", "/**/", "\n", "\t", "~", "|"};
+    static const char *const pieces[] = {"\"",
+                                         ",",
+                                         ":",
+                                         "{",
+                                         "}",
+                                         "[",
+                                         "]",
+                                         " ",
+                                         "\\",
+                                         "\\u0041",
+                                         "0",
+                                         "1",
+                                         "9",
+                                         "-",
+                                         ".",
+                                         "e",
+                                         "\xC3\xA9",
+                                         "\x7F",
+                                         "\x01",
+                                         "null",
+                                         "true",
+                                         "\"sku\"",
+                                         "\"quantity\"",
+                                         "\"lines\"",
+                                         "\"user_id\":\"u\",",
+                                         "\"sale_id\":\"t\",",
+                                         "/**/",
+                                         "\n",
+                                         "\t",
+                                         "~",
+                                         "|"};
     for (uint64_t n = prng_one_in(p, 4) ? 3 : 1; n > 0; n--) {
         size_t at = (size_t)prng_below(p, size + 1);
         const char *piece = pieces[prng_below(p, ARRAY_COUNT(pieces))];

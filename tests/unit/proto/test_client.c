@@ -1,8 +1,10 @@
-/* The client against scripted nodes on the same loop: following the leader, joining, every retry. */
+/* The client against scripted nodes on the same loop: following the leader, joining, every retry.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include <stdio.h>
@@ -34,7 +36,8 @@ struct node {
 
 static uv_loop_t loop;
 static struct node nodes[NODES];
-static uint32_t applied_keys[APPLIED]; /* how often each command took effect: first byte pair is its number */
+static uint32_t
+    applied_keys[APPLIED]; /* how often each command took effect: first byte pair is its number */
 static uint8_t key[LINK_KEY_SIZE] = {1, 2, 3};
 
 static void node_answer_status(struct node *n, struct link *l, uint64_t id)
@@ -66,8 +69,8 @@ static void node_answer_error(struct link *l, uint64_t id, Holdfast__Status stat
 static void node_submit(struct node *n, struct link *l, struct submit_request *r)
 {
     static struct submit_outcome outcomes[CLIENT_FRAME_COMMANDS_MAX];
-    static uint8_t out[SUBMIT_RESPONSE_HEAD_MAX +
-                       CLIENT_FRAME_COMMANDS_MAX * SUBMIT_RESPONSE_OUTCOME_MAX];
+    static uint8_t
+        out[SUBMIT_RESPONSE_HEAD_MAX + CLIENT_FRAME_COMMANDS_MAX * SUBMIT_RESPONSE_OUTCOME_MAX];
     const void *command;
     size_t size;
     uint32_t i = 0;
@@ -210,8 +213,8 @@ static struct client *start(uint32_t queue_max, uint32_t window)
     CHECK(uv_loop_init(&loop) == 0);
     memset(applied_keys, 0, sizeof applied_keys);
     for (uint64_t i = 0; i < NODES; i++) {
-        nodes[i] = (struct node){.id = i + 1, .term = 1, .leader_id = 1,
-                                 .mode = i == 0 ? MODE_LEADER : MODE_FOLLOWER};
+        nodes[i] = (struct node){
+            .id = i + 1, .term = 1, .leader_id = 1, .mode = i == 0 ? MODE_LEADER : MODE_FOLLOWER};
         node_start(&nodes[i], 0);
         snprintf(text[i], sizeof text[i], "127.0.0.1:%u", nodes[i].port);
         endpoints[i] = text[i];
@@ -481,7 +484,8 @@ static void call_cb(struct client_call *req, enum client_outcome outcome,
     k->node = response != NULL ? response->index : 0;
 }
 
-static void call(struct client *c, struct call *k, uint64_t target, bool strong, uint64_t timeout_ms)
+static void call(struct client *c, struct call *k, uint64_t target, bool strong,
+                 uint64_t timeout_ms)
 {
     char id[] = "A";
     Holdfast__GetSku body = HOLDFAST__GET_SKU__INIT;
@@ -577,10 +581,11 @@ static void test_sync_without_cluster(void **state)
     struct client_config config = {.endpoints = &endpoint, .endpoints_count = 1};
     struct client_sync *s;
     assert_int_equal(client_sync_open(&config, &s), 0);
-    struct command c = {.kind = COMMAND_STOCK_ADJUST, .scope = STR_LITERAL("k:a"),
-                        .key = STR_LITERAL("1")};
+    struct command c = {
+        .kind = COMMAND_STOCK_ADJUST, .scope = STR_LITERAL("k:a"), .key = STR_LITERAL("1")};
     struct reply reply;
-    assert_int_equal(client_sync_submit(s, &c, 100, &reply), CLIENT_MALFORMED); /* no SKU, delta 0 */
+    assert_int_equal(client_sync_submit(s, &c, 100, &reply),
+                     CLIENT_MALFORMED); /* no SKU, delta 0 */
     c.stock_adjust.sku = STR_LITERAL("A");
     c.stock_adjust.delta = 5;
     assert_int_equal(client_sync_submit(s, &c, 100, &reply), CLIENT_NO_LEADER);

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include <stdlib.h>
@@ -147,7 +148,8 @@ static void test_damaged_frames(void **state)
     (void)state;
     struct prng p = prng_init(3);
     for (int round = 0; round < 20000; round++) {
-        size_t size = submit_request_write_head(buffer, 9, 100, 3 * submit_request_command_size(20));
+        size_t size =
+            submit_request_write_head(buffer, 9, 100, 3 * submit_request_command_size(20));
         for (int i = 0; i < 3; i++) {
             size += submit_request_write_command(buffer + size, "01234567890123456789", 20);
         }
@@ -199,8 +201,10 @@ static void test_arena(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_request_round_trip), cmocka_unit_test(test_other_request_is_left),
-        cmocka_unit_test(test_response_round_trip), cmocka_unit_test(test_damaged_frames),
+        cmocka_unit_test(test_request_round_trip),
+        cmocka_unit_test(test_other_request_is_left),
+        cmocka_unit_test(test_response_round_trip),
+        cmocka_unit_test(test_damaged_frames),
         cmocka_unit_test(test_arena),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

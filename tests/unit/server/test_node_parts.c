@@ -1,4 +1,5 @@
-/* Unit tests of server/options, server/identity and positions: what a node believes before it starts. */
+/* Unit tests of server/options, server/identity and positions: what a node believes before it
+ * starts. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -61,7 +62,8 @@ static void test_options(void **state)
 {
     (void)state;
     struct node_options o;
-    const char *good[] = {ID, UUID, M1, M2, "--shards=16", "--orders-max=5", "--listen-node=127.0.0.9:9"};
+    const char *good[] = {
+        ID, UUID, M1, M2, "--shards=16", "--orders-max=5", "--listen-node=127.0.0.9:9"};
     assert_int_equal(parse(&o, good, ARRAY_COUNT(good)), OPTIONS_OK);
     assert_int_equal(o.id, 2);
     assert_int_equal(o.members_count, 2);
@@ -82,15 +84,15 @@ static void test_options_refused(void **state)
 {
     (void)state;
     static const char *const bad[][4] = {
-        {UUID, M1, M2, "--log-level=info"},            /* no id */
-        {"--id=0", UUID, M1, M2},                      /* no id either */
-        {"--id=3", UUID, M1, M2},                      /* not a member, and nowhere to listen */
-        {ID, "--cluster-id=6f1c1111", M1, M2},         /* no UUID */
+        {UUID, M1, M2, "--log-level=info"},    /* no id */
+        {"--id=0", UUID, M1, M2},              /* no id either */
+        {"--id=3", UUID, M1, M2},              /* not a member, and nowhere to listen */
+        {ID, "--cluster-id=6f1c1111", M1, M2}, /* no UUID */
         {ID, "--cluster-id=00000000-0000-0000-0000-000000000000", M1, M2},
-        {ID, UUID, M2, M2},                            /* twice */
+        {ID, UUID, M2, M2}, /* twice */
         {ID, UUID, M2, "--member=1"},
         {ID, UUID, M2, "--member=1=127.0.0.1:1"},
-        {ID, UUID, M2, "--member=1=host:1/host:2"},    /* names are not looked up */
+        {ID, UUID, M2, "--member=1=host:1/host:2"}, /* names are not looked up */
         {ID, UUID, M2, "--member=0=127.0.0.1:1/127.0.0.1:2"},
         {ID, UUID, M2, "--member=1=127.0.0.1:0/127.0.0.1:2"},
         {ID, UUID, M2, "--log-level=loud"},

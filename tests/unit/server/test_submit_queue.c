@@ -1,5 +1,5 @@
-/* Unit tests of server/submit_queue: joining, order of replies, bounds, and what is said when leadership is
- * lost. The replica is a list that the test commits or drops from. */
+/* Unit tests of server/submit_queue: joining, order of replies, bounds, and what is said when
+ * leadership is lost. The replica is a list that the test commits or drops from. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,8 +37,8 @@ struct work {
     bool answered;
 };
 
-static enum replica_status propose_cb(void *ctx, struct replica_submit *req, const void *data, size_t size,
-                                      replica_submit_cb cb)
+static enum replica_status propose_cb(void *ctx, struct replica_submit *req, const void *data,
+                                      size_t size, replica_submit_cb cb)
 {
     (void)ctx;
     if (refuse_with != REPLICA_OK) {
@@ -179,7 +179,8 @@ static void test_full_is_busy(void **state)
     static struct work w[SUBMIT_BATCHES_MAX * (BATCH_SIZE_MAX / COMMAND_SIZE_MAX)];
     size_t taken = 0;
     for (; taken < ARRAY_COUNT(w); taken++) {
-        w[taken] = (struct work){.work = {.count = 1, .remaining = 1, .outcomes = w[taken].outcomes}};
+        w[taken] =
+            (struct work){.work = {.count = 1, .remaining = 1, .outcomes = w[taken].outcomes}};
         if (!submit_queue_add(q, &w[taken].work, 0, command, sizeof command)) {
             break;
         }
@@ -257,8 +258,8 @@ static void test_own_first_and_ticks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_joined_and_matched), cmocka_unit_test(test_window_closes_batches),
-        cmocka_unit_test(test_full_is_busy),       cmocka_unit_test(test_leadership_lost),
+        cmocka_unit_test(test_joined_and_matched),  cmocka_unit_test(test_window_closes_batches),
+        cmocka_unit_test(test_full_is_busy),        cmocka_unit_test(test_leadership_lost),
         cmocka_unit_test(test_own_first_and_ticks),
     };
     return cmocka_run_group_tests_name("submit_queue", tests, NULL, NULL);

@@ -1,9 +1,10 @@
-/* The checkpoint store with a made-up source of blocks: durable, incremental, refused when damaged, handed
- * to a peer, and whole after a kill at any moment. */
+/* The checkpoint store with a made-up source of blocks: durable, incremental, refused when damaged,
+ * handed to a peer, and whole after a kill at any moment. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include <dirent.h>
@@ -27,7 +28,8 @@
 #define NUMBERS 2000
 #define TTL_MS  60000
 
-/* What the store should hold: version 0 is no block. Content follows from (table, number, version). */
+/* What the store should hold: version 0 is no block. Content follows from (table, number, version).
+ */
 struct model {
     uint32_t version[TABLES][NUMBERS];
 };
@@ -35,7 +37,8 @@ struct model {
 static uv_loop_t loop;
 static char dir[64];
 
-static void block_fill(uint8_t *data, uint32_t *size, uint32_t table, uint32_t number, uint32_t version)
+static void block_fill(uint8_t *data, uint32_t *size, uint32_t table, uint32_t number,
+                       uint32_t version)
 {
     struct prng p = prng_init((uint64_t)table << 48 ^ (uint64_t)number << 24 ^ version);
     *size = version == 0 ? 0 : 8 + (uint32_t)prng_below(&p, ENGINE_BLOCK_SIZE_MAX - 7);
@@ -313,7 +316,7 @@ static void test_map_grows(void **state)
     checkpoint_get_stats(c, &s);
     assert_true(s.map_size > 1 << 20);
     assert_true(s.failed_total > 0); /* was too small once */
-    struct checkpoint_chunk chunk; /* growing ended the pin */
+    struct checkpoint_chunk chunk;   /* growing ended the pin */
     assert_int_equal(checkpoint_read_chunk(c, ticket, sizeof ticket, NULL, 0, 1000, &chunk),
                      CHECKPOINT_CHUNK_GONE);
     close_store(c);
@@ -327,7 +330,8 @@ static void data_path(char *out, size_t size)
     snprintf(out, size, "%s/checkpoint/gen-00000001/data.mdb", dir);
 }
 
-/* Any damage is refused, or was to a page that is free: then what loads is exactly what was stored. */
+/* Any damage is refused, or was to a page that is free: then what loads is exactly what was stored.
+ */
 static void test_damage(void **state)
 {
     (void)state;
@@ -392,8 +396,8 @@ static void test_current(void **state)
     c = open_store(0);
     take(c, &m, &p, 1, 100);
     close_store(c);
-    const char *const bad[] = {"", "gen-1\n", "gen-00000001", "gen-00000002\n", "nonsense\n",
-                               "gen-00000001\nx"};
+    const char *const bad[] = {"",           "gen-1\n",        "gen-00000001", "gen-00000002\n",
+                               "nonsense\n", "gen-00000001\nx"};
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         write_file("CURRENT", bad[i]);
         assert_int_equal(try_open_in(dir, 0, &c), -1);
@@ -416,8 +420,8 @@ static struct checkpoint_install *pull(struct checkpoint *from, const uint8_t *t
     size_t next_size = 0;
     assert_int_equal(checkpoint_install_begin(to, &i), 0);
     do {
-        assert_int_equal(checkpoint_read_chunk(from, ticket, CHECKPOINT_TICKET_SIZE, next, next_size,
-                                               size_max, &chunk),
+        assert_int_equal(checkpoint_read_chunk(from, ticket, CHECKPOINT_TICKET_SIZE, next,
+                                               next_size, size_max, &chunk),
                          CHECKPOINT_CHUNK_OK);
         assert_int_equal(
             checkpoint_install_put(i, chunk.records.data, chunk.records.len, chunk.crc32c), 0);
@@ -510,8 +514,8 @@ static void test_install_refuses(void **state)
         damaged[prng_below(&p, chunk.records.len)] ^= (uint8_t)(1u << prng_below(&p, 8));
         assert_int_equal(checkpoint_install_begin(c, &i), 0);
         assert_int_equal(checkpoint_install_put(i, damaged, chunk.records.len, chunk.crc32c), -1);
-        /* Even with a matching checksum nothing is believed that is not well-formed; content is for the
-         * digest to judge. */
+        /* Even with a matching checksum nothing is believed that is not well-formed; content is for
+         * the digest to judge. */
         size_t cut = (size_t)prng_below(&p, chunk.records.len);
         int rv = checkpoint_install_put(i, damaged, cut, crc32c(0, damaged, cut));
         if (rv == 0) {
@@ -534,7 +538,8 @@ static void test_install_refuses(void **state)
 static void copy_generation(const char *to)
 {
     char command[600];
-    snprintf(command, sizeof command, "cp -r %s/checkpoint/gen-00000001 %s/checkpoint/%s", dir, dir, to);
+    snprintf(command, sizeof command, "cp -r %s/checkpoint/gen-00000001 %s/checkpoint/%s", dir, dir,
+             to);
     CHECK(system(command) == 0);
 }
 
@@ -573,7 +578,8 @@ static void test_switch_crash_points(void **state)
     close_store(c);
 }
 
-/* A child takes checkpoints without pause, each of them all blocks of one version, and is killed. */
+/* A child takes checkpoints without pause, each of them all blocks of one version, and is killed.
+ */
 static void run_child(int ready_fd)
 {
     struct checkpoint *c;

@@ -1,12 +1,13 @@
-/* The checkpoint store with the real engine: checkpoints are taken in slices while batches go on being
- * applied, some fail or are given up; what is loaded afterwards is exactly the state at the checkpoint's
- * index, and goes on from there like the original.
+/* The checkpoint store with the real engine: checkpoints are taken in slices while batches go on
+ * being applied, some fail or are given up; what is loaded afterwards is exactly the state at the
+ * checkpoint's index, and goes on from there like the original.
  *
  * HOLDFAST_SEED=n runs one seed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include <stdio.h>
@@ -189,7 +190,8 @@ static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta
 /* Returns true iff it is durable. quiet: nothing is applied meanwhile. */
 static bool take(bool quiet)
 {
-    struct checkpoint_meta meta = {.index = engine_index(w.engine), .digest = engine_digest(w.engine)};
+    struct checkpoint_meta meta = {.index = engine_index(w.engine),
+                                   .digest = engine_digest(w.engine)};
     bool give_up = prng_one_in(&w.prng, 5);
     w.done = false;
     checkpoint_begin(w.store, &meta, done_cb, NULL);
