@@ -100,13 +100,37 @@ static void emit(struct driver *d, uint64_t to_id, const struct message_out *m)
     }
 }
 
+/* N13: what may still go to a peer the core counts as next − match. A peer that lost its disk makes next
+ * fall below match, which never falls; the difference wraps, and the core sends that peer heartbeats
+ * without entries for as long as it leads. So these carry what the peer lacks, one message at a time;
+ * once next is above match again the core goes on by itself. */
+static unsigned entries_below_match(const struct driver *d, const struct raft_message *message)
+{
+    const struct raft_append_entries *args = &message->append_entries;
+    uint64_t prev = args->prev_log_index;
+    if (args->n_entries > 0 || prev >= driver_match_index(d, message->server_id) ||
+        log_cache_get(&d->cache, prev + 1) == NULL || !driver_guarded(d, DRIVER_GUARD_REFILL)) {
+        return args->n_entries;
+    }
+    unsigned count = 0;
+    size_t size = 0;
+    while (prev + count < d->cache.last && count < MESSAGE_ENTRIES_MAX) {
+        size += record_size(log_cache_get(&d->cache, prev + count + 1)->record);
+        if (size > DRIVER_APPEND_SIZE_MAX && count > 0) {
+            break;
+        }
+        count++;
+    }
+    return count;
+}
+
 /* The core asks for a run of entries of any size: it goes out in messages of bounded size, which the
  * receiver takes for several AppendEntries in order. */
 static void send_append(struct driver *d, const struct raft_message *message)
 {
     struct raft_message piece = *message;
     struct raft_append_entries *args = &piece.append_entries;
-    size_t left = args->n_entries;
+    size_t left = entries_below_match(d, message);
     const struct record_header *records[MESSAGE_ENTRIES_MAX];
     do {
         size_t size = 0;

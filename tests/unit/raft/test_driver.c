@@ -1190,6 +1190,38 @@ static void test_leader_proves_itself_by_the_others(void **state)
     world_destroy(w);
 }
 
+/* N13: how many entries a heartbeat carries to a peer that had stored all and has lost it. */
+static size_t records_for_a_lost_log(unsigned guards_off)
+{
+    struct world *w = ready_leader(guards_off);
+    for (int i = 0; i < 40; i++) { /* only node 3 answers */
+        w->now_ms += DRIVER_TICK_MS;
+        driver_tick(w->driver, w->now_ms);
+        receive_result(w, 3, 2, 0, 2);
+    }
+    assert_int_equal(driver_match_index(w->driver, 2), 2);
+    receive_result(w, 2, 2, 2, 0); /* begins with nothing */
+    w->sent_count = 0;
+    w->now_ms += DRIVER_TICK_MS;
+    driver_tick(w->driver, w->now_ms);
+    size_t records = 0;
+    for (size_t i = 0; i < w->sent_count; i++) {
+        if (w->sent[i].to == 2 && w->sent[i].core && w->sent[i].raft.type == RAFT_APPEND_ENTRIES) {
+            assert_int_equal(w->sent[i].raft.append_entries.prev_log_index, 0);
+            records += w->sent[i].records;
+        }
+    }
+    world_destroy(w);
+    return records;
+}
+
+static void test_lost_log_is_sent_again(void **state)
+{
+    (void)state;
+    assert_int_equal(records_for_a_lost_log(0), 2);
+    assert_int_equal(records_for_a_lost_log(DRIVER_GUARD_REFILL), 0);
+}
+
 static void test_new_log_settles_when_durable(void **state)
 {
     (void)state;
@@ -1232,6 +1264,7 @@ int main(void)
         cmocka_unit_test(test_refilling_node_is_silent),
         cmocka_unit_test(test_refill_needs_a_proved_leader),
         cmocka_unit_test(test_leader_proves_itself_by_the_others),
+        cmocka_unit_test(test_lost_log_is_sent_again),
         cmocka_unit_test(test_new_log_settles_when_durable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
