@@ -13,8 +13,8 @@
 
 #define SKU_ROUNDS 5
 
-void audit_verdict(struct audit *a, const char *check, const char *subject, enum audit_result result,
-                   const char *format, ...)
+void audit_verdict(struct audit *a, const char *check, const char *subject,
+                   enum audit_result result, const char *format, ...)
 {
     char detail[512];
     va_list arguments;
@@ -23,9 +23,9 @@ void audit_verdict(struct audit *a, const char *check, const char *subject, enum
     va_end(arguments);
     a->green = a->green && result != AUDIT_WRONG;
     json_t *ok = result == AUDIT_OPEN ? json_null() : json_boolean(result == AUDIT_GOOD);
-    json_array_append_new(a->verdicts, json_pack("{s:s, s:s, s:o, s:o}", "check", check, "subject",
-                                                 subject, "ok", ok, "detail",
-                                                 ctl_json_text(detail)));
+    json_array_append_new(a->verdicts,
+                          json_pack("{s:s, s:s, s:o, s:o}", "check", check, "subject", subject,
+                                    "ok", ok, "detail", ctl_json_text(detail)));
 }
 
 static void check_digests(struct audit *a, const struct digest_report *report)
@@ -116,7 +116,8 @@ static bool same_stock(const struct node_stock *x, const struct node_stock *y)
     return same;
 }
 
-/* Equal stock at equal indexes. While commands come the nodes are read at different ones: then again. */
+/* Equal stock at equal indexes. While commands come the nodes are read at different ones: then
+ * again. */
 static void check_stock(struct audit *a, const bool answers[static CTL_NODES_MAX])
 {
     struct node_stock stocks[CTL_NODES_MAX];
@@ -163,7 +164,8 @@ static void print(struct audit *a)
         ctl_say("audit: all green");
     } else {
         ctl_say("audit: NOT GREEN");
-        ctl_hint("holdfastctl endpoint status, holdfastctl persist status, holdfastctl migrate status");
+        ctl_hint(
+            "holdfastctl endpoint status, holdfastctl persist status, holdfastctl migrate status");
     }
 }
 

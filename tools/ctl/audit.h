@@ -1,12 +1,12 @@
 /* audit: proof that every unit is accounted for, in memory on every node and in PostgreSQL.
  *
- * What it owns: the list of verdicts. What it refuses: to repair anything; to call green what it could
- * not look at.
+ * What it owns: the list of verdicts. What it refuses: to repair anything; to call green what it
+ * could not look at.
  *
- * Happy path: digests at one mark → invariants and conservation on every node → what the engine holds,
- * read from the leader → wait until the persister has taken everything up to there → PostgreSQL, in one
- * read-only snapshot → compare. When events came in between, what was read is of two moments: the round is
- * repeated, at most AUDIT_ROUNDS times. */
+ * Happy path: digests at one mark → invariants and conservation on every node → what the engine
+ * holds, read from the leader → wait until the persister has taken everything up to there →
+ * PostgreSQL, in one read-only snapshot → compare. When events came in between, what was read is of
+ * two moments: the round is repeated, at most AUDIT_ROUNDS times. */
 #ifndef TOOLS_CTL_AUDIT_H
 #define TOOLS_CTL_AUDIT_H
 
@@ -28,8 +28,9 @@ struct audit {
 enum audit_result { AUDIT_GOOD, AUDIT_WRONG, AUDIT_OPEN /* could not be told; does not count */ };
 
 /* Adds a line. subject: "node 2", "PostgreSQL", … */
-void audit_verdict(struct audit *a, const char *check, const char *subject, enum audit_result result,
-                   const char *format, ...) __attribute__((format(printf, 5, 6)));
+void audit_verdict(struct audit *a, const char *check, const char *subject,
+                   enum audit_result result, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 /* ---- what the engine holds (audit_engine.c) ---- */
 
@@ -62,7 +63,7 @@ struct audit_engine {
     uint64_t events_next; /* after reading: all events below may be expected in PostgreSQL */
     bool quiet;           /* no event came while reading */
     uint32_t shards;
-    uint64_t *acked; /* by shard: what the engine knows to be persisted */
+    uint64_t *acked;     /* by shard: what the engine knows to be persisted */
     char cluster_id[37]; /* as a uuid */
 };
 
@@ -79,8 +80,8 @@ struct audit_persist { /* of PersistStatus, the leader's */
 enum ctl_exit audit_persist_read(struct audit *a, struct audit_persist *p, uint64_t *acked,
                                  uint32_t shards);
 
-/* SKUs of one node (or CLIENT_TARGET_LEADER), at least at min_index, in order. The array is the caller's
- * to free. *index: what the last page reflects. */
+/* SKUs of one node (or CLIENT_TARGET_LEADER), at least at min_index, in order. The array is the
+ * caller's to free. *index: what the last page reflects. */
 enum ctl_exit audit_skus_read(struct audit *a, uint64_t target, uint64_t min_index,
                               struct audit_sku **skus, size_t *count, uint64_t *index);
 

@@ -8,7 +8,8 @@
 #include "proto/order_id.h"
 #include "tools/ctl/audit.h"
 
-/* Grows an array by doubling; *items holds `count` of `size` bytes each with room for one more after. */
+/* Grows an array by doubling; *items holds `count` of `size` bytes each with room for one more
+ * after. */
 static void *make_room(void *items, size_t count, size_t size)
 {
     if (count != 0 && (count & (count - 1)) != 0) {
@@ -69,7 +70,8 @@ static enum ctl_exit read_pages(struct audit *a, struct paged *p)
     return rv;
 }
 _Static_assert(offsetof(Holdfast__Request, list_skus) == offsetof(Holdfast__Request, list_orders) &&
-                   offsetof(Holdfast__Request, list_skus) == offsetof(Holdfast__Request, list_sales) &&
+                   offsetof(Holdfast__Request, list_skus) ==
+                       offsetof(Holdfast__Request, list_sales) &&
                    offsetof(Holdfast__Request, list_skus) ==
                        offsetof(Holdfast__Request, list_eligibilities),
                "read_pages fills any list through one member");
@@ -109,9 +111,12 @@ enum ctl_exit audit_skus_read(struct audit *a, uint64_t target, uint64_t min_ind
                               struct audit_sku **skus, size_t *count, uint64_t *index)
 {
     struct sku_pages pages = {NULL, 0};
-    struct paged p = {.body = HOLDFAST__REQUEST__BODY_LIST_SKUS, .target = target,
-                      .min_index = min_index, .loud = target == CLIENT_TARGET_LEADER,
-                      .take = take_skus, .ctx = &pages};
+    struct paged p = {.body = HOLDFAST__REQUEST__BODY_LIST_SKUS,
+                      .target = target,
+                      .min_index = min_index,
+                      .loud = target == CLIENT_TARGET_LEADER,
+                      .take = take_skus,
+                      .ctx = &pages};
     enum ctl_exit rv = read_pages(a, &p);
     if (pages.count > 0) {
         qsort(pages.skus, pages.count, sizeof pages.skus[0], by_sku);
@@ -139,10 +144,13 @@ static size_t take_orders(void *ctx, const Holdfast__Response *response)
             text_appendf(&content, " %s=%u@%" PRId64, o->lines[j]->sku, o->lines[j]->quantity,
                          o->lines[j]->unit_price);
         }
-        e->orders[e->orders_count++] = (struct audit_order){
-            .id = o->id, .version = o->version, .created_index = o->created_index,
-            .amount = o->amount, .status = o->status, .shard = order_id_shard(o->id),
-            .content = content.data};
+        e->orders[e->orders_count++] = (struct audit_order){.id = o->id,
+                                                            .version = o->version,
+                                                            .created_index = o->created_index,
+                                                            .amount = o->amount,
+                                                            .status = o->status,
+                                                            .shard = order_id_shard(o->id),
+                                                            .content = content.data};
     }
     return response->orders->n_items;
 }
@@ -279,13 +287,17 @@ enum ctl_exit audit_engine_read(struct audit *a, struct audit_engine *e)
                  {HOLDFAST__REQUEST__BODY_LIST_ELIGIBILITIES, take_rights},
                  {HOLDFAST__REQUEST__BODY_LIST_SALES, take_sales}};
     for (size_t i = 0; rv == CTL_OK && i < ARRAY_COUNT(lists); i++) {
-        struct paged p = {.body = lists[i].body, .target = CLIENT_TARGET_LEADER, .loud = true,
-                          .take = lists[i].take, .ctx = e};
+        struct paged p = {.body = lists[i].body,
+                          .target = CLIENT_TARGET_LEADER,
+                          .loud = true,
+                          .take = lists[i].take,
+                          .ctx = e};
         rv = read_pages(a, &p);
         e->index = i == 0 ? p.first_index : e->index;
     }
-    rv = rv == CTL_OK ? audit_skus_read(a, CLIENT_TARGET_LEADER, 0, &e->skus, &e->skus_count, &index)
-                      : rv;
+    rv = rv == CTL_OK
+             ? audit_skus_read(a, CLIENT_TARGET_LEADER, 0, &e->skus, &e->skus_count, &index)
+             : rv;
     rv = rv == CTL_OK ? audit_persist_read(a, &after, NULL, 0) : rv;
     if (rv != CTL_OK) {
         return rv;

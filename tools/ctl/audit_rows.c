@@ -1,10 +1,10 @@
 /* Orders, row by row: a merge of two sequences in order of id.
  *
  *     only in the engine    red: the persister has caught up with everything that was read
- *     only in PostgreSQL    fine when the order is finished (it left memory) or younger than the reading
- *     in both               version, status, amount, content must be equal; a row with a higher version
- *                           changed after the reading
- * "After the reading" is taken for an explanation only when events did come in between. */
+ *     only in PostgreSQL    fine when the order is finished (it left memory) or younger than the
+ * reading in both               version, status, amount, content must be equal; a row with a higher
+ * version changed after the reading "After the reading" is taken for an explanation only when
+ * events did come in between. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,9 +15,9 @@
 #include "proto/shard.h"
 #include "tools/ctl/audit.h"
 
-#define FETCH_ROWS      "5000"
-#define EXAMPLES_MAX    3
-#define STATUSES        (ORDER_REFUNDED + 1)
+#define FETCH_ROWS   "5000"
+#define EXAMPLES_MAX 3
+#define STATUSES     (ORDER_REFUNDED + 1)
 
 struct row {
     uint64_t id, version, created_index;
@@ -145,8 +145,8 @@ static int compare_page(struct audit *a, struct comparison *c, PGconn *connectio
     for (int i = 0; i < count; i++) {
         struct text content = TEXT_INIT;
         const char *user = PQgetvalue(rows, i, 8), *lines = PQgetvalue(rows, i, 9);
-        text_appendf(&content, "%s %s %s%s%s", user, PQgetvalue(rows, i, 7),
-                     PQgetvalue(rows, i, 6), lines[0] != '\0' ? " " : "", lines);
+        text_appendf(&content, "%s %s %s%s%s", user, PQgetvalue(rows, i, 7), PQgetvalue(rows, i, 6),
+                     lines[0] != '\0' ? " " : "", lines);
         struct row r = {.id = strtoull(PQgetvalue(rows, i, 0), NULL, 10),
                         .shard = (uint32_t)strtoul(PQgetvalue(rows, i, 1), NULL, 10),
                         .status = status_of(PQgetvalue(rows, i, 2)),
@@ -170,9 +170,10 @@ static void judge_totals(struct audit *a, const struct comparison *c)
                     c->totals[s].engine_amount == c->totals[s].rows_amount;
         audit_verdict(a, "orders by status", order_status_name((enum order_status)s),
                       same ? AUDIT_GOOD : AUDIT_WRONG,
-                      "engine: %" PRIu64 " of %" PRId64 " in sum; PostgreSQL: %" PRIu64 " of %" PRId64,
-                      c->totals[s].engine_count, c->totals[s].engine_amount, c->totals[s].rows_count,
-                      c->totals[s].rows_amount);
+                      "engine: %" PRIu64 " of %" PRId64 " in sum; PostgreSQL: %" PRIu64
+                      " of %" PRId64,
+                      c->totals[s].engine_count, c->totals[s].engine_amount,
+                      c->totals[s].rows_count, c->totals[s].rows_amount);
     }
 }
 

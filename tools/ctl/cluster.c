@@ -1,5 +1,5 @@
-/* What looks at nodes: member list, member move-leader, endpoint status|health|hash, node drain|undrain,
- * status. */
+/* What looks at nodes: member list, member move-leader, endpoint status|health|hash, node
+ * drain|undrain, status. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,8 +10,9 @@
 #include "tools/ctl/digest.h"
 #include "tools/ctl/process.h"
 
-#define LEADER_POLL_MS   20
-#define NODE_PATIENCE_MS 2000 /* for one node of several: the others should not wait for a dead one */
+#define LEADER_POLL_MS 20
+#define NODE_PATIENCE_MS                                                                           \
+    2000 /* for one node of several: the others should not wait for a dead one */
 
 static const char *member_role_name(uint32_t role)
 {
@@ -61,21 +62,21 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
         "last_index", (json_int_t)s->last_index, "commit_index", (json_int_t)s->commit_index,
         "applied_index", (json_int_t)s->applied_index, "first_index", (json_int_t)s->first_index,
         "checkpoint_index", (json_int_t)s->checkpoint_index);
-    json_t *more = json_pack(
-        "{s:o, s:o, s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:s, s:s}", "checkpoint_at",
-        ctl_json_time(s->checkpoint_wall_ms), "time", ctl_json_time(s->time_ms), "wall",
-        ctl_json_time(s->wall_ms), "uptime_ms", (json_int_t)s->uptime_ms, "orders",
-        (json_int_t)s->orders, "events_pending", (json_int_t)s->events_pending,
-        "persister_configured", (int)s->persister_configured, "installing", (int)s->installing,
-        "elections", (json_int_t)s->elections, "shards", (json_int_t)s->shards, "version",
-        s->version, "cluster_id", cluster);
+    json_t *more =
+        json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:b, s:b, s:I, s:I, s:s, s:s}", "checkpoint_at",
+                  ctl_json_time(s->checkpoint_wall_ms), "time", ctl_json_time(s->time_ms), "wall",
+                  ctl_json_time(s->wall_ms), "uptime_ms", (json_int_t)s->uptime_ms, "orders",
+                  (json_int_t)s->orders, "events_pending", (json_int_t)s->events_pending,
+                  "persister_configured", (int)s->persister_configured, "installing",
+                  (int)s->installing, "elections", (json_int_t)s->elections, "shards",
+                  (json_int_t)s->shards, "version", s->version, "cluster_id", cluster);
     json_object_update(record, more);
     json_decref(more);
     return record;
 }
 
-/* The statuses of all members: an array of records; counts those that are up and ready, and finds the
- * leader that most recently led. */
+/* The statuses of all members: an array of records; counts those that are up and ready, and finds
+ * the leader that most recently led. */
 struct survey {
     json_t *nodes;
     size_t members, reachable, voters, ready, ready_voters;
@@ -168,21 +169,21 @@ enum ctl_exit endpoint_health(struct ctl *ctl)
     json_t *records = json_array();
     size_t i, unhealthy = 0;
     json_t *node;
-    json_array_foreach(s.nodes, i, node) {
+    json_array_foreach(s.nodes, i, node)
+    {
         bool reachable = json_is_true(json_object_get(node, "reachable"));
         bool healthy = reachable && json_is_true(json_object_get(node, "ready")) &&
                        json_integer_value(json_object_get(node, "leader_id")) != 0;
-        const char *detail = healthy ? json_string_value(json_object_get(node, "role"))
-                             : !reachable ? json_string_value(json_object_get(node, "role"))
-                             : json_is_true(json_object_get(node, "installing"))
-                                 ? "is being filled from its peers"
-                             : json_integer_value(json_object_get(node, "leader_id")) == 0
-                                 ? "knows no leader"
-                                 : "is not ready";
-        json_array_append_new(
-            records, json_pack("{s:O, s:O, s:b, s:s}", "id", json_object_get(node, "id"), "address",
-                               json_object_get(node, "address"), "healthy", (int)healthy, "detail",
-                               detail));
+        const char *detail =
+            healthy      ? json_string_value(json_object_get(node, "role"))
+            : !reachable ? json_string_value(json_object_get(node, "role"))
+            : json_is_true(json_object_get(node, "installing")) ? "is being filled from its peers"
+            : json_integer_value(json_object_get(node, "leader_id")) == 0 ? "knows no leader"
+                                                                          : "is not ready";
+        json_array_append_new(records,
+                              json_pack("{s:O, s:O, s:b, s:s}", "id", json_object_get(node, "id"),
+                                        "address", json_object_get(node, "address"), "healthy",
+                                        (int)healthy, "detail", detail));
         unhealthy += healthy ? 0 : 1;
     }
     if (rv == CTL_OK) {
@@ -202,8 +203,8 @@ enum ctl_exit endpoint_health(struct ctl *ctl)
 enum ctl_exit endpoint_hash(struct ctl *ctl)
 {
     static const struct output_column columns[] = {
-        {"id", "NODE", CELL_NUMBER},       {"index", "INDEX", CELL_NUMBER},
-        {"digest", "DIGEST", CELL_TEXT},   {"equal", "EQUAL", CELL_VERDICT},
+        {"id", "NODE", CELL_NUMBER},     {"index", "INDEX", CELL_NUMBER},
+        {"digest", "DIGEST", CELL_TEXT}, {"equal", "EQUAL", CELL_VERDICT},
         {"detail", "DETAIL", CELL_TEXT},
     };
     struct digest_report report;
@@ -218,11 +219,11 @@ enum ctl_exit endpoint_hash(struct ctl *ctl)
         if (n->known) {
             snprintf(digest, sizeof digest, "%016" PRIx64, n->digest);
         }
-        json_array_append_new(
-            records, json_pack("{s:I, s:I, s:s, s:b, s:s}", "id", (json_int_t)n->member.id, "index",
-                               (json_int_t)report.index, "digest", digest, "equal",
-                               n->known && n->digest == report.nodes[0].digest, "detail",
-                               n->known ? "" : n->wrong));
+        json_array_append_new(records,
+                              json_pack("{s:I, s:I, s:s, s:b, s:s}", "id", (json_int_t)n->member.id,
+                                        "index", (json_int_t)report.index, "digest", digest,
+                                        "equal", n->known && n->digest == report.nodes[0].digest,
+                                        "detail", n->known ? "" : n->wrong));
     }
     output_list(&ctl->output, columns, ARRAY_COUNT(columns), records);
     if (!report.equal) {
@@ -255,8 +256,8 @@ enum ctl_exit member_list(struct ctl *ctl)
     }
     json_t *records = json_array();
     const Holdfast__NodeStatusResult *s = response->node_status;
-    for (size_t i = 0; response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS && i < s->n_members;
-         i++) {
+    for (size_t i = 0;
+         response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS && i < s->n_members; i++) {
         const Holdfast__Member *m = s->members[i];
         json_array_append_new(
             records, json_pack("{s:I, s:s, s:b, s:b, s:I, s:s, s:s}", "id", (json_int_t)m->id,
@@ -283,8 +284,8 @@ static uint64_t find_leader(struct ctl *ctl)
     return id;
 }
 
-/* Handing leadership over takes a moment: waits until `to` leads (0: anybody but `from`). Returns who leads
- * in the end, as far as is known. */
+/* Handing leadership over takes a moment: waits until `to` leads (0: anybody but `from`). Returns
+ * who leads in the end, as far as is known. */
 static uint64_t wait_leader(struct ctl *ctl, uint64_t from, uint64_t to)
 {
     uint64_t deadline_ms = clock_monotonic_ms() + ctl->timeout_ms;
@@ -395,10 +396,10 @@ enum ctl_exit cluster_status(struct ctl *ctl)
     }
     const Holdfast__NodeStatusResult *leader = s.leader != NULL ? s.leader->node_status : NULL;
     size_t majority = s.voters / 2 + 1;
-    const char *verdict = leader == NULL              ? "no leader: nothing can be ordered"
-                          : s.ready == s.members      ? "healthy"
+    const char *verdict = leader == NULL               ? "no leader: nothing can be ordered"
+                          : s.ready == s.members       ? "healthy"
                           : s.ready_voters >= majority ? "degraded: a node is down or not ready"
-                                                      : "at risk: no majority is ready";
+                                                       : "at risk: no majority is ready";
     static const struct output_column columns[] = {
         {"status", "STATUS", CELL_TEXT},
         {"leader_id", "LEADER", CELL_NUMBER},
@@ -418,8 +419,8 @@ enum ctl_exit cluster_status(struct ctl *ctl)
     if (leader != NULL) {
         json_t *more = json_pack(
             "{s:I, s:o, s:I, s:s, s:I, s:I}", "applied_index", (json_int_t)leader->applied_index,
-            "time", ctl_json_time(leader->time_ms), "orders", (json_int_t)leader->orders, "postgres",
-            leader->persister_configured ? "configured" : "none", "events_pending",
+            "time", ctl_json_time(leader->time_ms), "orders", (json_int_t)leader->orders,
+            "postgres", leader->persister_configured ? "configured" : "none", "events_pending",
             (json_int_t)leader->events_pending, "shards", (json_int_t)leader->shards);
         json_object_update(record, more);
         json_decref(more);

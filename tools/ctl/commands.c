@@ -403,7 +403,7 @@ const struct ctl_command ctl_commands[] = {
      "available + reserved + sold = received for each SKU. With a PostgreSQL URL also, once the\n"
      "persister has caught up: every order row by row, sums per SKU and per status, eligibilities,\n"
      "payments, watermarks, and each event in the outbox exactly once. Exit status 0 only when all\n"
-     "of it is right.",
+     "of it is right; while orders keep coming the sums cannot be compared, and it says so.",
      "holdfastctl audit --postgres-url postgresql://holdfast@db1/shop\n"
      "holdfastctl audit --no-postgres -o json\n",
      PARAMETERS(audit_options), .role = CTL_OPERATOR, .run = audit_run},

@@ -1,13 +1,13 @@
 /* ctl: what every command of holdfastctl gets, and how it talks to the cluster.
  *
  * What it owns: the connection (opened at the first request, closed by main), the deadline of each
- * request, the translation of every way a request can end into an exit status and a message that names
- * the next thing to try. What it refuses: to retry what may have happened without the same idempotency
- * key; to print anything but data on standard output.
+ * request, the translation of every way a request can end into an exit status and a message that
+ * names the next thing to try. What it refuses: to retry what may have happened without the same
+ * idempotency key; to print anything but data on standard output.
  *
- * Happy path: a handler fills a command or a request → ctl_submit or ctl_call → CTL_OK and the answer →
- * records to output. Any other exit status was already explained on standard error: the handler hands
- * it on. */
+ * Happy path: a handler fills a command or a request → ctl_submit or ctl_call → CTL_OK and the
+ * answer → records to output. Any other exit status was already explained on standard error: the
+ * handler hands it on. */
 #ifndef TOOLS_CTL_CTL_H
 #define TOOLS_CTL_CTL_H
 
@@ -23,8 +23,8 @@
 
 #define CTL_SCOPE      "k:ctl" /* whose idempotency keys ours are: proto/command.h */
 #define CTL_NODES_MAX  CLIENT_NODES_MAX
-#define CTL_KEY_SIZE   32      /* of a random idempotency key, with its NUL */
-#define CTL_PAGE_ITEMS 500     /* asked for at once by lists */
+#define CTL_KEY_SIZE   32  /* of a random idempotency key, with its NUL */
+#define CTL_PAGE_ITEMS 500 /* asked for at once by lists */
 
 struct ctl {
     struct ctl_arguments arguments;
@@ -41,8 +41,8 @@ struct ctl {
 void ctl_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void ctl_hint(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Asks before something severe. name: what must be typed, or given by --confirm; what: the sentence of
- * what will happen. Returns CTL_OK to go on. */
+/* Asks before something severe. name: what must be typed, or given by --confirm; what: the sentence
+ * of what will happen. Returns CTL_OK to go on. */
 enum ctl_exit ctl_confirm(struct ctl *ctl, const char *name, const char *what);
 
 /* ---- requests (session.c) ---- */
@@ -51,25 +51,27 @@ enum ctl_exit ctl_confirm(struct ctl *ctl, const char *name, const char *what);
 enum ctl_exit ctl_open(struct ctl *ctl);
 void ctl_close(struct ctl *ctl);
 
-/* Submits with scope, key and deadline filled in (a scope or key already there is kept). CTL_OK: the
- * engine did it. Else it was explained. reply may be NULL. */
+/* Submits with scope, key and deadline filled in (a scope or key already there is kept). CTL_OK:
+ * the engine did it. Else it was explained. reply may be NULL. */
 enum ctl_exit ctl_submit(struct ctl *ctl, struct command *command, struct reply *reply);
 
-/* Asks. target: CLIENT_TARGET_* or a node id. CTL_OK: *response has STATUS_OK and is the caller's: free
- * with holdfast__response__free_unpacked. */
+/* Asks. target: CLIENT_TARGET_* or a node id. CTL_OK: *response has STATUS_OK and is the caller's:
+ * free with holdfast__response__free_unpacked. */
 enum ctl_exit ctl_call(struct ctl *ctl, Holdfast__Request *request, uint64_t target,
                        Holdfast__Response **response);
 
-/* The same without a word on standard error, within timeout_ms; *wrong then says why (static text). */
+/* The same without a word on standard error, within timeout_ms; *wrong then says why (static text).
+ */
 enum ctl_exit ctl_call_quietly(struct ctl *ctl, Holdfast__Request *request, uint64_t target,
                                uint64_t timeout_ms, Holdfast__Response **response,
                                const char **wrong);
 
-/* Fills in the consistency that --consistency asks for, and returns the target that goes with it. */
+/* Fills in the consistency that --consistency asks for, and returns the target that goes with it.
+ */
 uint64_t ctl_read_target(const struct ctl *ctl, Holdfast__Request *request);
 
-/* The value of a CTL_TIME argument in ms since 1970; a relative one counts from the cluster's replicated
- * time (asked once). Not given: 0. */
+/* The value of a CTL_TIME argument in ms since 1970; a relative one counts from the cluster's
+ * replicated time (asked once). Not given: 0. */
 enum ctl_exit ctl_resolve_time(struct ctl *ctl, const struct ctl_value *value, int64_t *ms);
 
 struct ctl_member {
@@ -77,17 +79,18 @@ struct ctl_member {
     uint32_t role; /* 0 spare, 1 standby, 2 voter */
     char node_address[CLIENT_ADDRESS_SIZE], raft_address[CLIENT_ADDRESS_SIZE];
 };
-/* The members of the cluster, in order of id, as the leader (or any node, when there is none) tells. */
+/* The members of the cluster, in order of id, as the leader (or any node, when there is none)
+ * tells. */
 enum ctl_exit ctl_members(struct ctl *ctl, struct ctl_member members[static CTL_NODES_MAX],
                           size_t *count);
 
-/* Reads a list page by page up to --limit (or all with --all) and prints it. fill sets the request's
- * body around the list (lent); rows appends records of one page's items to an array. */
+/* Reads a list page by page up to --limit (or all with --all) and prints it. fill sets the
+ * request's body around the list (lent); rows appends records of one page's items to an array. */
 struct ctl_list {
     void (*fill)(Holdfast__Request *request, Holdfast__List *list);
     void (*rows)(const Holdfast__Response *response, json_t *records);
     bool (*keep)(struct ctl *ctl, const json_t *record); /* NULL: all */
-    const char *sale, *user; /* filters, NULL for none */
+    const char *sale, *user;                             /* filters, NULL for none */
     const struct output_column *columns;
     size_t columns_count;
 };
@@ -98,7 +101,8 @@ char *ctl_lend(const char *text);
 
 /* ---- helpers for records ---- */
 
-/* A text from elsewhere, which may have been cut within a character: what is not UTF-8 becomes '?'. */
+/* A text from elsewhere, which may have been cut within a character: what is not UTF-8 becomes '?'.
+ */
 json_t *ctl_json_text(const char *text);
 /* RFC 3339, or null for 0. */
 json_t *ctl_json_time(int64_t ms);

@@ -14,9 +14,8 @@
 struct process demo_process(const struct demo *d, const char *name)
 {
     const json_t *p = json_object_get(json_object_get(d->state, "processes"), name);
-    return (struct process){
-        .pid = (pid_t)json_integer_value(json_object_get(p, "pid")),
-        .start = (uint64_t)json_integer_value(json_object_get(p, "start"))};
+    return (struct process){.pid = (pid_t)json_integer_value(json_object_get(p, "pid")),
+                            .start = (uint64_t)json_integer_value(json_object_get(p, "start"))};
 }
 
 bool demo_is_up(const struct demo *d, const char *name)
@@ -55,22 +54,22 @@ enum ctl_exit demo_start(struct demo *d, const char *name, const struct process_
         CHECK(d->started_count < DEMO_PROCESSES_MAX);
         /* The key in the state lives as long as the state: the name may be the caller's buffer. */
         json_t *processes = json_object_get(d->state, "processes");
-        d->started[d->started_count++] =
-            json_object_iter_key(json_object_iter_at(processes, name));
+        d->started[d->started_count++] = json_object_iter_key(json_object_iter_at(processes, name));
     }
     text_close(&wrong);
     return rv;
 }
 
-/* Stops by the order in which they depend on each other: gateway, nodes, PostgreSQL. PostgreSQL's word
- * for "end now, properly" is SIGINT. */
+/* Stops by the order in which they depend on each other: gateway, nodes, PostgreSQL. PostgreSQL's
+ * word for "end now, properly" is SIGINT. */
 static size_t stop_processes(struct demo *d, bool only_started)
 {
     struct process gateway[1], nodes[DEMO_NODES_MAX], postgres[1];
     size_t counts[3] = {0, 0, 0};
     const char *name;
     json_t *unused;
-    json_object_foreach(json_object_get(d->state, "processes"), name, unused) {
+    json_object_foreach(json_object_get(d->state, "processes"), name, unused)
+    {
         bool ours = !only_started;
         for (size_t i = 0; i < d->started_count; i++) {
             ours = ours || strcmp(d->started[i], name) == 0;
@@ -93,7 +92,8 @@ static size_t stop_processes(struct demo *d, bool only_started)
     killed += process_stop(nodes, counts[1], SIGTERM, STOP_GRACE_MS);
     killed += process_stop(postgres, counts[2], SIGINT, STOP_GRACE_MS);
     if (killed > 0) {
-        ctl_say("%zu processes did not end within %d s and were killed", killed, STOP_GRACE_MS / 1000);
+        ctl_say("%zu processes did not end within %d s and were killed", killed,
+                STOP_GRACE_MS / 1000);
     }
     return counts[0] + counts[1] + counts[2];
 }
@@ -141,8 +141,8 @@ static enum ctl_exit check_same(const struct demo *d)
 static void print_reach(struct ctl *ctl, const struct demo *d, bool already)
 {
     static const struct output_column columns[] = {
-        {"dir", "DIRECTORY", CELL_TEXT},       {"url", "GATEWAY", CELL_TEXT},
-        {"admin_url", "ADMIN", CELL_TEXT},     {"endpoints", "NODES", CELL_TEXT},
+        {"dir", "DIRECTORY", CELL_TEXT},           {"url", "GATEWAY", CELL_TEXT},
+        {"admin_url", "ADMIN", CELL_TEXT},         {"endpoints", "NODES", CELL_TEXT},
         {"postgres_url", "POSTGRESQL", CELL_TEXT}, {"env", "ENVIRONMENT", CELL_TEXT},
     };
     char env[DEMO_PATH_SIZE];
@@ -153,8 +153,9 @@ static void print_reach(struct ctl *ctl, const struct demo *d, bool already)
                             demo_text(d, "addresses", "url"), "admin_url",
                             demo_text(d, "addresses", "admin_url"), "endpoints",
                             demo_text(d, "addresses", "endpoints"), "postgres_url",
-                            url[0] != '\0' ? json_string(url) : json_null(), "env", env, "already_up",
-                            (int)already, "secrets", json_object_get(d->state, "secrets")));
+                            url[0] != '\0' ? json_string(url) : json_null(), "env", env,
+                            "already_up", (int)already, "secrets",
+                            json_object_get(d->state, "secrets")));
 }
 
 enum ctl_exit demo_up(struct ctl *ctl)
@@ -211,7 +212,8 @@ enum ctl_exit demo_down(struct ctl *ctl)
     }
     if (wipe) {
         char what[DEMO_PATH_SIZE + 64];
-        snprintf(what, sizeof what, "the demo cluster in %s and all its data will be removed", d.dir);
+        snprintf(what, sizeof what, "the demo cluster in %s and all its data will be removed",
+                 d.dir);
         rv = ctl_confirm(ctl, "demo", what);
         if (rv != CTL_OK) {
             demo_close(&d);
@@ -251,7 +253,8 @@ enum ctl_exit demo_status(struct ctl *ctl)
     json_t *records = json_array();
     const char *name;
     json_t *p;
-    json_object_foreach(json_object_get(d.state, "processes"), name, p) {
+    json_object_foreach(json_object_get(d.state, "processes"), name, p)
+    {
         char address[64] = "";
         size_t id = 0;
         if (sscanf(name, "node-%zu", &id) == 1) {
@@ -263,8 +266,8 @@ enum ctl_exit demo_status(struct ctl *ctl)
         }
         json_array_append_new(records, json_pack("{s:s, s:O, s:b, s:s, s:O}", "name", name, "pid",
                                                  json_object_get(p, "pid"), "alive",
-                                                 (int)demo_is_up(&d, name), "address", address, "log",
-                                                 json_object_get(p, "log")));
+                                                 (int)demo_is_up(&d, name), "address", address,
+                                                 "log", json_object_get(p, "log")));
     }
     output_list(&ctl->output, columns, ARRAY_COUNT(columns), records);
     if (!all_up(&d)) {

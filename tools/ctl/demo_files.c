@@ -13,10 +13,10 @@
 #include "base/check.h"
 #include "tools/ctl/demo.h"
 
-#define DEMO_FORMAT     1
-#define LOG_TAIL_SIZE   4096
-#define LOG_TAIL_LINES  15
-#define LOCK_WAIT_MS    100
+#define DEMO_FORMAT    1
+#define LOG_TAIL_SIZE  4096
+#define LOG_TAIL_LINES 15
+#define LOCK_WAIT_MS   100
 
 void demo_path(const struct demo *d, const char *name, char path[static DEMO_PATH_SIZE])
 {
@@ -132,7 +132,8 @@ static enum ctl_exit new_state(struct demo *d)
     randombytes_buf(id, sizeof id);
     for (size_t i = 0, at = 0; i < sizeof id; i++) {
         bool dash = i == 4 || i == 6 || i == 8 || i == 10;
-        at += (size_t)snprintf(cluster_id + at, sizeof cluster_id - at, "%s%02x", dash ? "-" : "", id[i]);
+        at += (size_t)snprintf(cluster_id + at, sizeof cluster_id - at, "%s%02x", dash ? "-" : "",
+                               id[i]);
     }
     json_t *list = json_array();
     struct text endpoints = TEXT_INIT;
@@ -152,8 +153,9 @@ static enum ctl_exit new_state(struct demo *d)
         "{s:i, s:s, s:s, s:o, s:{s:i, s:i}, s:{s:s, s:s, s:s}, s:{s:s, s:s}, s:{}, s:{}}", "format",
         DEMO_FORMAT, "boot_id", "", "cluster_id", cluster_id, "nodes", list, "gateway", "port",
         (int)port, "admin_port", (int)admin_port, "addresses", "endpoints",
-        text_cstring(&endpoints), "url", url, "admin_url", admin_url, "postgres", "mode", mode, "url",
-        strcmp(mode, "given") == 0 ? ctl_text(a, "postgres-url") : "", "secrets", "processes");
+        text_cstring(&endpoints), "url", url, "admin_url", admin_url, "postgres", "mode", mode,
+        "url", strcmp(mode, "given") == 0 ? ctl_text(a, "postgres-url") : "", "secrets",
+        "processes");
     CHECK(d->state != NULL);
     if (ctl_given(a, "bin")) { /* the same binaries when it is started again */
         char *bin = realpath(ctl_text(a, "bin"), NULL);
@@ -276,9 +278,12 @@ enum ctl_exit demo_write_secrets(struct demo *d)
     static const struct {
         const char *key, *file;
     } files[] = {
-        {"cluster_key_file", "secrets/cluster-key"},   {"api_keys_file", "secrets/api-keys"},
-        {"admin_key_file", "secrets/admin.key"},       {"backend_key_file", "secrets/backend.key"},
-        {"viewer_key_file", "secrets/viewer.key"},     {"payments_key_file", "secrets/payments.key"},
+        {"cluster_key_file", "secrets/cluster-key"},
+        {"api_keys_file", "secrets/api-keys"},
+        {"admin_key_file", "secrets/admin.key"},
+        {"backend_key_file", "secrets/backend.key"},
+        {"viewer_key_file", "secrets/viewer.key"},
+        {"payments_key_file", "secrets/payments.key"},
         {"user_token_secret_file", "secrets/user-token"},
         {"payment_secret_file", "secrets/payment-webhook"},
     };
@@ -292,10 +297,9 @@ enum ctl_exit demo_write_secrets(struct demo *d)
     }
     /* The list of API keys is written last of all: when it is there, all are. */
     demo_path(d, "secrets/api-keys", path);
-    if (access(path, F_OK) != 0 &&
-        (make_hex_secret(d, "secrets/cluster-key") != 0 ||
-         make_hex_secret(d, "secrets/user-token") != 0 || make_webhook_secret(d) != 0 ||
-         make_api_keys(d) != 0)) {
+    if (access(path, F_OK) != 0 && (make_hex_secret(d, "secrets/cluster-key") != 0 ||
+                                    make_hex_secret(d, "secrets/user-token") != 0 ||
+                                    make_webhook_secret(d) != 0 || make_api_keys(d) != 0)) {
         return CTL_FAILURE;
     }
     for (size_t i = 0; i < ARRAY_COUNT(files); i++) {
@@ -309,7 +313,8 @@ int demo_write_postgres_url(struct demo *d)
 {
     char path[DEMO_PATH_SIZE];
     demo_path(d, "secrets/postgres-url", path);
-    json_object_set_new(json_object_get(d->state, "secrets"), "postgres_url_file", json_string(path));
+    json_object_set_new(json_object_get(d->state, "secrets"), "postgres_url_file",
+                        json_string(path));
     return write_file(d, "secrets/postgres-url", 0600, demo_text(d, "postgres", "url"));
 }
 
@@ -363,8 +368,8 @@ static int remove_tree(const char *path)
 
 enum ctl_exit demo_wipe(struct demo *d)
 {
-    static const char *const names[] = {"postgres", "log", "secrets", "env", "env.new",
-                                        "demo.json.new"};
+    static const char *const names[] = {"postgres", "log",     "secrets",
+                                        "env",      "env.new", "demo.json.new"};
     char path[DEMO_PATH_SIZE], name[32];
     int rv = 0;
     for (size_t i = 0; i < ARRAY_COUNT(names); i++) {

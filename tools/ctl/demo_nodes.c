@@ -14,9 +14,9 @@
 #include "base/clock.h"
 #include "tools/ctl/demo.h"
 
-#define READY_POLL_MS    50
+#define READY_POLL_MS     50
 #define READY_PATIENCE_MS 1000
-#define ARGUMENT_SIZE    (DEMO_PATH_SIZE + 64)
+#define ARGUMENT_SIZE     (DEMO_PATH_SIZE + 64)
 
 /* ---- binaries ---- */
 
@@ -37,7 +37,8 @@ static enum ctl_exit find_binary(struct demo *d, const char *name, const char *b
             snprintf(path, ARGUMENT_SIZE, "%s/%s", given != NULL ? given : folder, name);
             break;
         case 1:
-            snprintf(path, ARGUMENT_SIZE, "%s/%s/%s", given != NULL ? given : folder, build_folder, name);
+            snprintf(path, ARGUMENT_SIZE, "%s/%s/%s", given != NULL ? given : folder, build_folder,
+                     name);
             break;
         case 2:
             snprintf(path, ARGUMENT_SIZE, "%s/../../%s/%s", folder, build_folder, name);
@@ -200,7 +201,8 @@ static const char *find_dead(const struct demo *d)
 {
     const char *name;
     json_t *unused;
-    json_object_foreach(json_object_get(d->state, "processes"), name, unused) {
+    json_object_foreach(json_object_get(d->state, "processes"), name, unused)
+    {
         if (!demo_is_up(d, name)) {
             return name;
         }
@@ -256,8 +258,8 @@ static bool persister_ready(const struct demo *d, struct ctl *ctl)
     const char *wrong;
     request.body_case = HOLDFAST__REQUEST__BODY_PERSIST_STATUS;
     request.persist_status = &body;
-    enum ctl_exit rv = ctl_call_quietly(ctl, &request, CLIENT_TARGET_LEADER, READY_PATIENCE_MS,
-                                        &response, &wrong);
+    enum ctl_exit rv =
+        ctl_call_quietly(ctl, &request, CLIENT_TARGET_LEADER, READY_PATIENCE_MS, &response, &wrong);
     bool ready = rv == CTL_OK && response->body_case == HOLDFAST__RESPONSE__BODY_PERSIST_STATUS &&
                  response->persist_status->connected;
     if (response != NULL) {

@@ -1,7 +1,8 @@
-/* Free ports. The kernel hands out ports of ip_local_port_range to outgoing connections at any time, so
- * that a port from there may be gone by the time a node wants it; these are taken from below. All are held
- * while the others are chosen, so that they differ. Two demos at once choose at random among some ten
- * thousand; what still collides shows as a process that cannot listen, and up says so. */
+/* Free ports. The kernel hands out ports of ip_local_port_range to outgoing connections at any
+ * time, so that a port from there may be gone by the time a node wants it; these are taken from
+ * below. All are held while the others are chosen, so that they differ. Two demos at once choose at
+ * random among some ten thousand; what still collides shows as a process that cannot listen, and up
+ * says so. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <sodium.h>
@@ -36,9 +37,8 @@ static void outgoing_range(unsigned *low, unsigned *high)
 static int hold(uint16_t port)
 {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (fd >= 0 && bind(fd, (const struct sockaddr *)&address, sizeof address) != 0) {
         close(fd);
         fd = -1;
@@ -55,7 +55,8 @@ enum ctl_exit demo_choose_ports(uint16_t *ports, size_t count)
     outgoing_range(&low, &high);
     for (int i = 0; i < ATTEMPTS_MAX && found < count; i++) {
         unsigned port = PORT_MIN + randombytes_uniform(PORT_MAX - PORT_MIN);
-        /* A machine whose whole range is given to outgoing connections: better one of those than none. */
+        /* A machine whose whole range is given to outgoing connections: better one of those than
+         * none. */
         if (port >= low && port <= high && i < ATTEMPTS_MAX / 2) {
             continue;
         }

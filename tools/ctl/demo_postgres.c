@@ -1,9 +1,10 @@
-/* The private PostgreSQL of a demo: Debian's binaries, one Unix socket, no TCP port, no service touched.
+/* The private PostgreSQL of a demo: Debian's binaries, one Unix socket, no TCP port, no service
+ * touched.
  *
- * PostgreSQL refuses to run as root: then it runs as user postgres, and its files stand where that user
- * can reach them (DIR/postgres, or a directory of its own under /var/tmp when DIR is closed to it, or
- * when DIR is too long for the path of a socket). Authentication is trust: the socket's directory is
- * closed to everybody else. */
+ * PostgreSQL refuses to run as root: then it runs as user postgres, and its files stand where that
+ * user can reach them (DIR/postgres, or a directory of its own under /var/tmp when DIR is closed to
+ * it, or when DIR is too long for the path of a socket). Authentication is trust: the socket's
+ * directory is closed to everybody else. */
 #include <ctype.h>
 #include <errno.h>
 #include <glob.h>
@@ -148,9 +149,17 @@ static enum ctl_exit init_data(const char *home, const char *log, uid_t uid, gid
     struct process_spawn spawn = {.arguments = remove, .log_path = log, .uid = uid, .gid = gid};
     int status = process_run(&spawn, INITDB_TIMEOUT_MS, &wrong);
     snprintf(initdb, sizeof initdb, "%s/initdb", binaries);
-    const char *const arguments[] = {initdb,        "-D",          fresh, "-U",
-                                     "holdfast",    "--auth=trust", "-E",  "UTF8",
-                                     "--locale=C.UTF-8", "--no-instructions", NULL};
+    const char *const arguments[] = {initdb,
+                                     "-D",
+                                     fresh,
+                                     "-U",
+                                     "holdfast",
+                                     "--auth=trust",
+                                     "-E",
+                                     "UTF8",
+                                     "--locale=C.UTF-8",
+                                     "--no-instructions",
+                                     NULL};
     spawn.arguments = arguments;
     status = status == 0 ? process_run(&spawn, INITDB_TIMEOUT_MS, &wrong) : status;
     if (status != 0) {
@@ -217,12 +226,18 @@ static enum ctl_exit private_up(struct demo *d)
     char server[DEMO_PATH_SIZE + 16], data[DEMO_PATH_SIZE + 16];
     snprintf(server, sizeof server, "%s/postgres", binaries);
     snprintf(data, sizeof data, "%s/data", home);
-    const char *const arguments[] = {
-        server, "-D", data, "-k", home, "-c", "listen_addresses=", "-c", "port=5432",
-        "-c", "unix_socket_permissions=0700", "-c", "logging_collector=off", "-c",
-        "log_line_prefix=%m [%p] ", NULL};
-    struct process_spawn spawn = {
-        .arguments = arguments, .log_path = log, .uid = uid, .gid = gid};
+    const char *const arguments[] = {server,
+                                     "-D",
+                                     data,
+                                     "-k",
+                                     home,
+                                     "--listen_addresses=",
+                                     "--port=5432", /* of the socket's name */
+                                     "--unix_socket_permissions=0700",
+                                     "--logging_collector=off",
+                                     "--log_line_prefix=%m [%p] ",
+                                     NULL};
+    struct process_spawn spawn = {.arguments = arguments, .log_path = log, .uid = uid, .gid = gid};
     rv = demo_start(d, "postgres", &spawn);
     return rv == CTL_OK ? make_database(d, home, log) : rv;
 }
@@ -241,8 +256,8 @@ enum ctl_exit demo_postgres_up(struct demo *d)
         return rv;
     }
     char error[512] = "";
-    enum migrate_result result = migrate_up(demo_text(d, "postgres", "url"), d->ctl->timeout_ms, NULL,
-                                            NULL, error, sizeof error);
+    enum migrate_result result = migrate_up(demo_text(d, "postgres", "url"), d->ctl->timeout_ms,
+                                            NULL, NULL, error, sizeof error);
     if (result != MIGRATE_OK) {
         ctl_say("migrate: %s: %s", migrate_result_name(result), error);
         rv = result == MIGRATE_UNREACHABLE ? CTL_UNREACHABLE : CTL_FAILURE;

@@ -5,8 +5,8 @@
 #include "tools/ctl/ctl.h"
 
 static const struct output_column columns[] = {
-    {"user", "USER", CELL_TEXT},         {"denied", "DENIED", CELL_YES},
-    {"until", "UNTIL", CELL_TEXT},       {"strikes", "STRIKES", CELL_NUMBER},
+    {"user", "USER", CELL_TEXT},     {"denied", "DENIED", CELL_YES},
+    {"until", "UNTIL", CELL_TEXT},   {"strikes", "STRIKES", CELL_NUMBER},
     {"reason", "REASON", CELL_TEXT},
 };
 

@@ -1,6 +1,6 @@
 /* Happy path: COMMAND_DIGEST_MARK → its index → MarkedDigest of each node until it has one. Failure
- * modes: a node that is down or does not get there in time is reported as unknown, and then the digests
- * count as not equal: silence proves nothing. */
+ * modes: a node that is down or does not get there in time is reported as unknown, and then the
+ * digests count as not equal: silence proves nothing. */
 #include "tools/ctl/digest.h"
 
 #include <string.h>

@@ -6,7 +6,7 @@
 
 struct digest_node {
     struct ctl_member member;
-    bool known;        /* digest is there */
+    bool known; /* digest is there */
     uint64_t digest;
     const char *wrong; /* why not, static text */
 };
@@ -18,8 +18,8 @@ struct digest_report {
     bool equal; /* every node answered, all the same */
 };
 
-/* Submits a mark and asks every member for the digest it left there, waiting within the timeout until
- * each has applied it. CTL_OK also when they differ: look at equal. */
+/* Submits a mark and asks every member for the digest it left there, waiting within the timeout
+ * until each has applied it. CTL_OK also when they differ: look at equal. */
 enum ctl_exit digest_collect(struct ctl *ctl, struct digest_report *report);
 
 #endif

@@ -27,8 +27,10 @@ static enum ctl_exit change(struct ctl *ctl, enum command_kind kind)
         return rv;
     }
     static const struct output_column changed[] = {
-        {"sale", "SALE", CELL_TEXT},        {"user", "USER", CELL_TEXT},
-        {"granted", "GRANTED", CELL_YES},   {"existed", "EXISTED BEFORE", CELL_YES},
+        {"sale", "SALE", CELL_TEXT},
+        {"user", "USER", CELL_TEXT},
+        {"granted", "GRANTED", CELL_YES},
+        {"existed", "EXISTED BEFORE", CELL_YES},
         {"log_index", "LOG INDEX", CELL_NUMBER},
     };
     output_record(&ctl->output, changed, ARRAY_COUNT(changed),

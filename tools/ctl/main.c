@@ -1,5 +1,5 @@
-/* holdfastctl: controls a holdfast cluster. Parses the command line from the table, runs one handler,
- * exits with what it says. */
+/* holdfastctl: controls a holdfast cluster. Parses the command line from the table, runs one
+ * handler, exits with what it says. */
 #include <errno.h>
 #include <signal.h>
 #include <sodium.h>
@@ -20,7 +20,8 @@ static const char *environment(const char *name)
 
 static struct output make_output(const struct ctl_arguments *a)
 {
-    const char *format = ctl_text(a, "output"), *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
+    const char *format = ctl_text(a, "output"), *no_color = getenv("NO_COLOR"),
+               *term = getenv("TERM");
     return (struct output){
         .format = strcmp(format, "json") == 0    ? OUTPUT_JSON
                   : strcmp(format, "plain") == 0 ? OUTPUT_PLAIN
@@ -30,7 +31,8 @@ static struct output make_output(const struct ctl_arguments *a)
         .file = stdout};
 }
 
-/* What was printed must have arrived: a full disk is a failure, not a success with half an answer. */
+/* What was printed must have arrived: a full disk is a failure, not a success with half an answer.
+ */
 static enum ctl_exit flush(enum ctl_exit status)
 {
     if (fflush(stdout) != 0 || ferror(stdout) != 0) {

@@ -7,20 +7,20 @@
 #include "tools/ctl/ctl.h"
 
 static const struct output_column columns[] = {
-    {"id", "ORDER", CELL_TEXT},         {"sale", "SALE", CELL_TEXT},
-    {"user", "USER", CELL_TEXT},        {"status", "STATUS", CELL_TEXT},
-    {"amount", "AMOUNT", CELL_NUMBER},  {"currency", "CURRENCY", CELL_TEXT},
-    {"lines", "LINES", CELL_LINES},     {"created_at", "CREATED", CELL_TEXT},
-    {"pay_by", "PAY BY", CELL_TEXT},    {"version", "VERSION", CELL_NUMBER},
+    {"id", "ORDER", CELL_TEXT},        {"sale", "SALE", CELL_TEXT},
+    {"user", "USER", CELL_TEXT},       {"status", "STATUS", CELL_TEXT},
+    {"amount", "AMOUNT", CELL_NUMBER}, {"currency", "CURRENCY", CELL_TEXT},
+    {"lines", "LINES", CELL_LINES},    {"created_at", "CREATED", CELL_TEXT},
+    {"pay_by", "PAY BY", CELL_TEXT},   {"version", "VERSION", CELL_NUMBER},
 };
 
 static json_t *record_of(const Holdfast__Order *o)
 {
     json_t *lines = json_array();
     for (size_t i = 0; i < o->n_lines; i++) {
-        json_array_append_new(lines, json_pack("{s:s, s:I, s:I}", "sku", o->lines[i]->sku, "quantity",
-                                               (json_int_t)o->lines[i]->quantity, "unit_price",
-                                               (json_int_t)o->lines[i]->unit_price));
+        json_array_append_new(lines, json_pack("{s:s, s:I, s:I}", "sku", o->lines[i]->sku,
+                                               "quantity", (json_int_t)o->lines[i]->quantity,
+                                               "unit_price", (json_int_t)o->lines[i]->unit_price));
     }
     return json_pack("{s:o, s:s, s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "id",
                      ctl_json_order(o->id), "sale", o->sale, "user", o->user, "status",
@@ -44,8 +44,8 @@ static void print_reply(struct ctl *ctl, const struct reply *r)
     memcpy(currency, r->currency, sizeof r->currency);
     output_record(&ctl->output, changed, ARRAY_COUNT(changed),
                   json_pack("{s:o, s:s, s:I, s:s, s:o, s:I, s:b}", "id", ctl_json_order(r->order),
-                            "status", order_status_name((enum order_status)r->order_status), "amount",
-                            (json_int_t)r->amount, "currency", currency, "pay_by",
+                            "status", order_status_name((enum order_status)r->order_status),
+                            "amount", (json_int_t)r->amount, "currency", currency, "pay_by",
                             ctl_json_time(r->pay_by_ms), "log_index", (json_int_t)r->index,
                             "replayed", (r->flags & REPLY_REPLAYED) != 0));
 }
@@ -78,8 +78,7 @@ static enum ctl_exit read_order(struct ctl *ctl, uint64_t id, bool strong,
 enum ctl_exit order_get(struct ctl *ctl)
 {
     Holdfast__Response *response;
-    enum ctl_exit rv =
-        read_order(ctl, ctl_value(&ctl->arguments, "ORDER")->u64, false, &response);
+    enum ctl_exit rv = read_order(ctl, ctl_value(&ctl->arguments, "ORDER")->u64, false, &response);
     if (rv == CTL_OK) {
         output_record(&ctl->output, columns, ARRAY_COUNT(columns),
                       record_of(response->orders->items[0]));
@@ -126,11 +125,12 @@ static bool parse_line(const char *text, struct command_line *line)
 {
     const char *equals = strchr(text, '=');
     uint64_t quantity = 1;
-    if (equals != NULL && (parse_u64(equals + 1, &quantity) != 0 || quantity < 1 ||
-                           quantity > QUANTITY_MAX)) {
+    if (equals != NULL &&
+        (parse_u64(equals + 1, &quantity) != 0 || quantity < 1 || quantity > QUANTITY_MAX)) {
         return false;
     }
-    line->sku = (struct str){text, equals != NULL ? (uint32_t)(equals - text) : (uint32_t)strlen(text)};
+    line->sku =
+        (struct str){text, equals != NULL ? (uint32_t)(equals - text) : (uint32_t)strlen(text)};
     line->quantity = (uint32_t)quantity;
     return str_is_identifier(line->sku, ID_SIZE_MAX);
 }

@@ -1,4 +1,5 @@
-/* Happy path: each cell is made a text once, widths are measured in code points, rows are written. */
+/* Happy path: each cell is made a text once, widths are measured in code points, rows are written.
+ */
 #include "tools/ctl/output.h"
 
 #include <stdlib.h>
@@ -55,7 +56,8 @@ static void append_lines(struct text *t, const json_t *lines)
 {
     size_t i;
     json_t *line;
-    json_array_foreach(lines, i, line) {
+    json_array_foreach(lines, i, line)
+    {
         const char *sku = json_string_value(json_object_get(line, "sku"));
         json_t *n = json_object_get(line, "quantity");
         n = n != NULL ? n : json_object_get(line, "unit_price");
@@ -110,9 +112,10 @@ static void write_cell(const struct output *o, const struct output_column *colum
     size_t own = width_of(cell);
     size_t padding = width > own ? width - own : 0;
     bool right = column->cell == CELL_NUMBER || column->cell == CELL_DURATION;
-    const char *color = column->cell != CELL_VERDICT ? "" : strcmp(cell, "ok") == 0 ? GREEN
-                        : strcmp(cell, "WRONG") == 0                               ? RED
-                                                                                   : "";
+    const char *color = column->cell != CELL_VERDICT ? ""
+                        : strcmp(cell, "ok") == 0    ? GREEN
+                        : strcmp(cell, "WRONG") == 0 ? RED
+                                                     : "";
     if (right) {
         write_padding(o, padding);
     }
@@ -195,7 +198,8 @@ void output_list(const struct output *o, const struct output_column *columns, si
         write_json(o, records);
         break;
     case OUTPUT_PLAIN:
-        json_array_foreach(records, i, record) {
+        json_array_foreach(records, i, record)
+        {
             write_plain(o, columns, count, record);
         }
         break;
@@ -225,7 +229,8 @@ void output_record(const struct output *o, const struct output_column *columns, 
         for (size_t i = 0; i < count; i++) {
             struct text t = TEXT_INIT;
             append_cell(&t, &columns[i], record);
-            fprintf(o->file, "%s%s%s", output_paint(o, BOLD), columns[i].title, output_paint(o, PLAIN));
+            fprintf(o->file, "%s%s%s", output_paint(o, BOLD), columns[i].title,
+                    output_paint(o, PLAIN));
             write_padding(o, width - width_of(columns[i].title) + 2);
             struct output_column left = columns[i];
             left.cell = left.cell == CELL_VERDICT ? CELL_VERDICT : CELL_TEXT;

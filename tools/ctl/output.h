@@ -1,9 +1,9 @@
 /* output: answers on standard output, as a table for people, JSON or plain text for programs.
  *
- * Commands build JSON records (jansson keeps the order of keys) and say which columns a person wants to
- * see; this writes them. -o json prints the records as they are; -o plain prints one line a record,
- * columns between tabs, no heading; -o table aligns. Whatever came from outside is made harmless: control
- * characters never reach a terminal. */
+ * Commands build JSON records (jansson keeps the order of keys) and say which columns a person
+ * wants to see; this writes them. -o json prints the records as they are; -o plain prints one line
+ * a record, columns between tabs, no heading; -o table aligns. Whatever came from outside is made
+ * harmless: control characters never reach a terminal. */
 #ifndef TOOLS_CTL_OUTPUT_H
 #define TOOLS_CTL_OUTPUT_H
 
@@ -38,8 +38,8 @@ struct output_column {
 void output_list(const struct output *o, const struct output_column *columns, size_t count,
                  json_t *records);
 
-/* Prints one record; takes it. As a table: one line a column, title and value. As plain: the same as a
- * list of one. */
+/* Prints one record; takes it. As a table: one line a column, title and value. As plain: the same
+ * as a list of one. */
 void output_record(const struct output *o, const struct output_column *columns, size_t count,
                    json_t *record);
 

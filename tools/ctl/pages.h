@@ -11,8 +11,8 @@ void pages_help(struct text *t, const char *topic);
 /* docs/cli.md, whole. */
 void pages_markdown(struct text *t);
 
-/* A man page: topic "" for holdfastctl(1), else a group (holdfastctl-sale(1)) or a command without a
- * group (holdfastctl-audit(1)). */
+/* A man page: topic "" for holdfastctl(1), else a group (holdfastctl-sale(1)) or a command without
+ * a group (holdfastctl-audit(1)). */
 void pages_man(struct text *t, const char *topic);
 
 /* The topics of man pages after the first: called in order. */

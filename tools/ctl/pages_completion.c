@@ -1,4 +1,5 @@
-/* Completion scripts: commands, options, and the words of a choice. Nothing is asked of a cluster. */
+/* Completion scripts: commands, options, and the words of a choice. Nothing is asked of a cluster.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -102,7 +103,8 @@ static void bash(struct text *t)
         ctl_each_option(c, bash_option, t);
         for (size_t k = 0; k < c->operands_count; k++) {
             for (const char *w = c->operands[k].choices; w != NULL && *w != '\0'; w++) {
-                text_appendf(t, "%s%c", w == c->operands[k].choices ? " " : "", *w == '|' ? ' ' : *w);
+                text_appendf(t, "%s%c", w == c->operands[k].choices ? " " : "",
+                             *w == '|' ? ' ' : *w);
             }
         }
         text_appendf(t, "' ;;\n");
@@ -258,7 +260,8 @@ static void fish(struct text *t)
         if (rest[0] == '\0') {
             text_appendf(t, "complete -c holdfastctl -n __fish_use_subcommand -a %s -d '", first);
         } else {
-            text_appendf(t, "complete -c holdfastctl -n '__fish_seen_subcommand_from %s' -a %s -d '",
+            text_appendf(t,
+                         "complete -c holdfastctl -n '__fish_seen_subcommand_from %s' -a %s -d '",
                          first, rest);
         }
         quoted(t, c->summary, "\\");

@@ -10,13 +10,15 @@ static const struct {
     const char *name, *meaning;
 } exits[] = {
     {0, "ok", "it was done; for checks: and all is well"},
-    {1, "failure", "it was done and is not well (an audit that is red, a node that is not healthy), or "
-                   "something local failed"},
+    {1, "failure",
+     "it was done and is not well (an audit that is red, a node that is not healthy), or "
+     "something local failed"},
     {2, "usage", "the command line is wrong; nothing was done"},
     {3, "unreachable", "no node or no leader answered in time; nothing was changed"},
     {4, "refused", "the cluster said no; nothing was changed"},
-    {5, "outcome unknown", "it may have been done: run it again with the idempotency key that was "
-                           "printed"},
+    {5, "outcome unknown",
+     "it may have been done: run it again with the idempotency key that was "
+     "printed"},
 };
 
 /* ---- markdown ---- */
@@ -95,12 +97,14 @@ void pages_markdown(struct text *t)
     text_appendf(
         t,
         "# holdfastctl\n\n"
-        "<!-- Written from the command table (tools/ctl/commands.c) by `ninja -C build ctl-docs`. -->\n\n"
+        "<!-- Written from the command table (tools/ctl/commands.c) by `ninja -C build ctl-docs`. "
+        "-->\n\n"
         "The command line of a holdfast cluster. Data go to standard output, messages to standard "
         "error, each with the next command to try. Flags win over the environment, which wins over "
         "defaults. Secrets are never given in flags: an option names the file.\n\n"
         "`-o table` is for people. `-o json` prints whole records, the same fields as the HTTP API "
-        "where it has the resource. `-o plain` prints one line a record, the table's columns between "
+        "where it has the resource. `-o plain` prints one line a record, the table's columns "
+        "between "
         "tabs, no heading. Control characters from outside are printed as escapes.\n\n"
         "## Exit status\n\n| status | name | meaning |\n|---|---|---|\n");
     for (size_t i = 0; i < ARRAY_COUNT(exits); i++) {
@@ -120,7 +124,8 @@ void pages_markdown(struct text *t)
 
 /* ---- man ---- */
 
-/* Escapes for roff: backslashes and hyphens that are typed, and a dot that would begin a request. */
+/* Escapes for roff: backslashes and hyphens that are typed, and a dot that would begin a request.
+ */
 static void roff(struct text *t, const char *s)
 {
     bool start = true;
@@ -176,7 +181,8 @@ static void man_parameter(void *ctx, const struct ctl_parameter *p)
 
 static void man_heading(struct text *t, const char *name, const char *summary)
 {
-    text_appendf(t, ".\\\" Written from the command table (tools/ctl/commands.c): do not edit.\n.TH ");
+    text_appendf(t,
+                 ".\\\" Written from the command table (tools/ctl/commands.c): do not edit.\n.TH ");
     for (const char *c = name; *c != '\0'; c++) {
         text_appendf(t, *c == '-' ? "\\-" : "%c", *c >= 'a' && *c <= 'z' ? *c - 32 : *c);
     }
@@ -205,7 +211,8 @@ static void man_command(struct text *t, const struct ctl_command *c)
     roff(t, c->help);
     text_appendf(t, "\n");
     if (c->severe) {
-        text_appendf(t, ".PP\nAsks at a terminal; elsewhere it needs \\-\\-confirm or \\-\\-yes.\n");
+        text_appendf(t,
+                     ".PP\nAsks at a terminal; elsewhere it needs \\-\\-confirm or \\-\\-yes.\n");
     }
     for (size_t i = 0; i < c->operands_count; i++) {
         man_parameter(t, &c->operands[i]);
@@ -237,9 +244,10 @@ void pages_man(struct text *t, const char *topic)
 {
     if (topic[0] == '\0') {
         man_heading(t, "holdfastctl", "control a holdfast cluster");
-        text_appendf(t, ".SH SYNOPSIS\n.B holdfastctl\n.I COMMAND\n[operands] [options]\n"
-                        ".SH DESCRIPTION\nData go to standard output, messages to standard error. "
-                        "Flags win over the environment, which wins over defaults.\n.SH COMMANDS\n");
+        text_appendf(t,
+                     ".SH SYNOPSIS\n.B holdfastctl\n.I COMMAND\n[operands] [options]\n"
+                     ".SH DESCRIPTION\nData go to standard output, messages to standard error. "
+                     "Flags win over the environment, which wins over defaults.\n.SH COMMANDS\n");
         for (size_t i = 0; i < ctl_commands_count; i++) {
             text_appendf(t, ".TP\n.B ");
             roff(t, ctl_commands[i].path);

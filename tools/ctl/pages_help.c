@@ -114,7 +114,8 @@ static void help_overview(struct text *t)
                     "  . .demo/env\n"
                     "  holdfastctl status\n"
                     "  holdfastctl sku put phone-x && holdfastctl sku adjust phone-x +100\n"
-                    "  holdfastctl sale put launch --currency EUR --offer phone-x=79900 --opens now --closes +1h\n"
+                    "  holdfastctl sale put launch --currency EUR --offer phone-x=79900 --opens "
+                    "now --closes +1h\n"
                     "\nUsage:\n  holdfastctl COMMAND [operands] [options]\n\nCommands:\n");
     char last[32] = "";
     for (size_t i = 0; i < ctl_commands_count; i++) {

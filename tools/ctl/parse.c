@@ -329,8 +329,7 @@ static enum parse_result find_command(struct parse *p, int *used)
         }
         const char *topic = text_cstring(&p->outcome->topic);
         if (p->argc > 2 && ctl_find_command(topic) == NULL && !is_group(topic)) {
-            text_appendf(&p->outcome->message,
-                         "no help on '%s'\ntry: holdfastctl --help\n", topic);
+            text_appendf(&p->outcome->message, "no help on '%s'\ntry: holdfastctl --help\n", topic);
             return PARSE_INVALID;
         }
         return PARSE_HELP;
@@ -360,8 +359,8 @@ static enum parse_result find_command(struct parse *p, int *used)
                 text_appendf(&p->outcome->topic, "%s", first);
                 return PARSE_HELP;
             }
-            text_appendf(&p->outcome->message, "which command of '%s'?\ntry: holdfastctl %s --help\n",
-                         first, first);
+            text_appendf(&p->outcome->message,
+                         "which command of '%s'?\ntry: holdfastctl %s --help\n", first, first);
             return PARSE_INVALID;
         }
     }
@@ -369,7 +368,8 @@ static enum parse_result find_command(struct parse *p, int *used)
         if (first[0] == '-') {
             text_appendf(&p->outcome->message,
                          "options come after the command, '%s' came first\n"
-                         "try: holdfastctl --help\n", first);
+                         "try: holdfastctl --help\n",
+                         first);
             return PARSE_INVALID;
         }
         return unknown_command(p, NULL, first);
@@ -409,8 +409,10 @@ static enum parse_result parse_operand(struct parse *p, const char *word)
         at = a->command->operands_count - 1;
     }
     if (at >= a->command->operands_count) {
-        text_appendf(&p->outcome->message, "'%s' is one word too many for '%s'\n"
-                     "try: holdfastctl %s --help\n", word, a->command->path, a->command->path);
+        text_appendf(&p->outcome->message,
+                     "'%s' is one word too many for '%s'\n"
+                     "try: holdfastctl %s --help\n",
+                     word, a->command->path, a->command->path);
         return PARSE_INVALID;
     }
     p->operands_given++;

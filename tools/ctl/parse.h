@@ -1,5 +1,5 @@
-/* parse: the command line into checked values. Pure: reads argv, an environment that is handed in and
- * nothing else, so that every usage error is found before anything is done. */
+/* parse: the command line into checked values. Pure: reads argv, an environment that is handed in
+ * and nothing else, so that every usage error is found before anything is done. */
 #ifndef TOOLS_CTL_PARSE_H
 #define TOOLS_CTL_PARSE_H
 
@@ -16,8 +16,8 @@ struct ctl_value {
     bool explicit;    /* by flag or operand */
     const char *text; /* the last one given; NULL when not given */
     uint64_t u64;
-    int64_t i64;      /* CTL_TIME: ms since 1970, or relative to now */
-    bool relative;    /* CTL_TIME: i64 counts from now */
+    int64_t i64;   /* CTL_TIME: ms since 1970, or relative to now */
+    bool relative; /* CTL_TIME: i64 counts from now */
     const char *items[CTL_ITEMS_MAX];
     size_t items_count;
 };
@@ -41,8 +41,8 @@ struct parse_outcome {
 
 typedef const char *(*parse_environment)(const char *name);
 
-/* argv[0] is skipped. Texts are borrowed from argv, the environment and the table. The outcome's texts
- * are the caller's to close. */
+/* argv[0] is skipped. Texts are borrowed from argv, the environment and the table. The outcome's
+ * texts are the caller's to close. */
 enum parse_result parse_command_line(int argc, char **argv, parse_environment environment,
                                      struct ctl_arguments *arguments,
                                      struct parse_outcome *outcome);
@@ -56,7 +56,8 @@ bool ctl_given(const struct ctl_arguments *a, const char *name);
 
 /* "250ms", "10s", "15m", "2h", "30d" into milliseconds. Returns 0 or -1. */
 int parse_duration(const char *text, uint64_t *ms);
-/* RFC 3339 into milliseconds since 1970, or "now", "+10s", "-5m" with *relative set. Returns 0 or -1. */
+/* RFC 3339 into milliseconds since 1970, or "now", "+10s", "-5m" with *relative set. Returns 0 or
+ * -1. */
 int parse_time(const char *text, int64_t *ms, bool *relative);
 /* Whole numbers, the whole text. Return 0 or -1. */
 int parse_u64(const char *text, uint64_t *value);

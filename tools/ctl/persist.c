@@ -11,12 +11,9 @@
 enum ctl_exit persist_status(struct ctl *ctl)
 {
     static const struct output_column columns[] = {
-        {"configured", "CONFIGURED", CELL_YES},
-        {"connected", "CONNECTED", CELL_YES},
-        {"postgres_url", "POSTGRESQL", CELL_TEXT},
-        {"events_total", "EVENTS", CELL_NUMBER},
-        {"events_pending", "TO PERSIST", CELL_NUMBER},
-        {"error", "LAST ERROR", CELL_TEXT},
+        {"configured", "CONFIGURED", CELL_YES},        {"connected", "CONNECTED", CELL_YES},
+        {"postgres_url", "POSTGRESQL", CELL_TEXT},     {"events_total", "EVENTS", CELL_NUMBER},
+        {"events_pending", "TO PERSIST", CELL_NUMBER}, {"error", "LAST ERROR", CELL_TEXT},
     };
     Holdfast__PersistStatus body = HOLDFAST__PERSIST_STATUS__INIT;
     Holdfast__Request request = HOLDFAST__REQUEST__INIT;
@@ -35,23 +32,24 @@ enum ctl_exit persist_status(struct ctl *ctl)
     const Holdfast__PersistStatusResult *s = response->persist_status;
     json_t *shards = json_array();
     for (size_t i = 0; i < s->n_shards; i++) {
-        json_array_append_new(shards, json_pack("{s:I, s:I}", "shard",
-                                                (json_int_t)s->shards[i]->shard, "sequence",
-                                                (json_int_t)s->shards[i]->sequence));
+        json_array_append_new(shards,
+                              json_pack("{s:I, s:I}", "shard", (json_int_t)s->shards[i]->shard,
+                                        "sequence", (json_int_t)s->shards[i]->sequence));
     }
     uint64_t total = s->events_next > 0 ? s->events_next - 1 : 0;
     bool well = !s->configured || s->connected;
     output_record(&ctl->output, columns, ARRAY_COUNT(columns),
                   json_pack("{s:b, s:b, s:o, s:I, s:I, s:o, s:I, s:I, s:o}", "configured",
                             (int)s->configured, "connected", (int)s->connected, "postgres_url",
-                            ctl_json_text(s->postgres_url), "events_total", (json_int_t)total, "events_pending",
-                            (json_int_t)(s->events_next - s->events_first), "error",
-                            ctl_json_text(s->error),
-                            "events_first", (json_int_t)s->events_first, "events_next",
-                            (json_int_t)s->events_next, "shards", shards));
+                            ctl_json_text(s->postgres_url), "events_total", (json_int_t)total,
+                            "events_pending", (json_int_t)(s->events_next - s->events_first),
+                            "error", ctl_json_text(s->error), "events_first",
+                            (json_int_t)s->events_first, "events_next", (json_int_t)s->events_next,
+                            "shards", shards));
     holdfast__response__free_unpacked(response, NULL);
     if (!well) {
-        ctl_say("the leader has no connection to PostgreSQL; events wait in memory until it is back");
+        ctl_say(
+            "the leader has no connection to PostgreSQL; events wait in memory until it is back");
         ctl_hint("holdfastctl migrate status");
     }
     return well ? CTL_OK : CTL_FAILURE;
@@ -68,12 +66,12 @@ static void add_migration(void *ctx, const struct migrate_state *state)
 {
     struct migration_rows *rows = ctx;
     rows->missing += state->applied ? 0 : 1;
-    json_array_append_new(
-        rows->records,
-        json_pack("{s:i, s:s, s:s, s:b, s:b, s:s}", "version", (int)state->migration->version, "name",
-                  state->migration->name, "sha256", state->migration->sha256, "applied",
-                  (int)state->applied, "applied_now", (int)state->applied_now, "applied_at",
-                  state->applied_at));
+    json_array_append_new(rows->records,
+                          json_pack("{s:i, s:s, s:s, s:b, s:b, s:s}", "version",
+                                    (int)state->migration->version, "name", state->migration->name,
+                                    "sha256", state->migration->sha256, "applied",
+                                    (int)state->applied, "applied_now", (int)state->applied_now,
+                                    "applied_at", state->applied_at));
 }
 
 static enum ctl_exit migrate(struct ctl *ctl, bool up)

@@ -6,8 +6,8 @@
 
 #include "tools/ctl/ctl.h"
 
-/* The URL from --postgres-url or the environment. A password in the flag is refused: everybody on the
- * machine could read it; in the environment it is taken. When none is given: *url is NULL, and
+/* The URL from --postgres-url or the environment. A password in the flag is refused: everybody on
+ * the machine could read it; in the environment it is taken. When none is given: *url is NULL, and
  * CTL_USAGE with a message if it is required. */
 enum ctl_exit postgres_url(struct ctl *ctl, bool required, const char **url);
 

@@ -1,7 +1,7 @@
-/* Happy path: fork → the child waits at a gate (a pipe) → the parent reads its start time and has it
- * recorded → opens the gate → the child becomes the program. A second pipe, closed by exec, carries back
- * why it could not. Signals go through a pidfd that is opened before the start time is looked at, so
- * that the process they reach is the one that was checked. */
+/* Happy path: fork → the child waits at a gate (a pipe) → the parent reads its start time and has
+ * it recorded → opens the gate → the child becomes the program. A second pipe, closed by exec,
+ * carries back why it could not. Signals go through a pidfd that is opened before the start time is
+ * looked at, so that the process they reach is the one that was checked. */
 #include "tools/ctl/process.h"
 
 #include <errno.h>
@@ -48,7 +48,8 @@ static bool read_stat(pid_t pid, char *state, uint64_t *start)
     const char *at = strrchr(line, ')');
     unsigned long long ticks;
     if (at == NULL ||
-        sscanf(at + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+        sscanf(at + 1,
+               " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
                state, &ticks) != 2) {
         return false;
     }
@@ -67,7 +68,8 @@ bool process_alive(const struct process *p)
 /* ---- starting ---- */
 
 /* In the child, between fork and exec: only what is safe there. Does not return. */
-static _Noreturn void become(const struct process_spawn *s, int gate, int report, char **environment)
+static _Noreturn void become(const struct process_spawn *s, int gate, int report,
+                             char **environment)
 {
     char go = 0;
     ssize_t n;
@@ -118,7 +120,8 @@ static char **merge_environment(const char *const *added)
     CHECK(all != NULL);
     size_t n = 0;
     for (char **e = environ; *e != NULL; e++) {
-        bool ours = strncmp(*e, "HOLDFAST_", 9) == 0; /* options of the caller's shell are not theirs */
+        bool ours =
+            strncmp(*e, "HOLDFAST_", 9) == 0; /* options of the caller's shell are not theirs */
         if (!ours) {
             all[n++] = *e;
         }

@@ -25,23 +25,23 @@ struct process_spawn {
     gid_t gid;
 };
 
-/* Starts a daemon: own session, standard input empty, files of ours closed. recorded is called in between,
- * when the process exists and has not begun: what it writes down cannot be late. When it returns false,
- * or this program dies before, the process ends without having begun. Returns 0, or -1 with a sentence in
- * *wrong. */
+/* Starts a daemon: own session, standard input empty, files of ours closed. recorded is called in
+ * between, when the process exists and has not begun: what it writes down cannot be late. When it
+ * returns false, or this program dies before, the process ends without having begun. Returns 0, or
+ * -1 with a sentence in *wrong. */
 int process_start(const struct process_spawn *spawn,
                   bool (*recorded)(void *ctx, const struct process *p), void *ctx,
                   struct process *process, struct text *wrong);
 
-/* Runs a program to its end, at most timeout_ms, then it is killed. Returns its exit status, or -1 with a
- * sentence in *wrong. */
+/* Runs a program to its end, at most timeout_ms, then it is killed. Returns its exit status, or -1
+ * with a sentence in *wrong. */
 int process_run(const struct process_spawn *spawn, uint64_t timeout_ms, struct text *wrong);
 
 /* True iff exactly this process runs (a zombie does not). */
 bool process_alive(const struct process *p);
 
-/* Sends the signal (SIGTERM, say) to all that are alive, waits up to grace_ms, then SIGKILL. Returns how
- * many had to be killed. At most PROCESS_STOP_MAX at once. */
+/* Sends the signal (SIGTERM, say) to all that are alive, waits up to grace_ms, then SIGKILL.
+ * Returns how many had to be killed. At most PROCESS_STOP_MAX at once. */
 #define PROCESS_STOP_MAX 32
 size_t process_stop(const struct process *processes, size_t count, int signal_number,
                     uint64_t grace_ms);

@@ -53,13 +53,13 @@ static json_t *record_of(const Holdfast__Sale *s)
     json_t *offers = json_array();
     for (size_t i = 0; i < s->n_offers; i++) {
         const Holdfast__Offer *o = s->offers[i];
-        json_array_append_new(
-            offers, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "sku", o->sku, "unit_price",
-                              (json_int_t)o->unit_price, "units_per_order_max",
-                              (json_int_t)o->units_per_order_max, "oversell_allowance",
-                              (json_int_t)o->oversell_allowance, "available",
-                              (json_int_t)o->available, "reserved", (json_int_t)o->reserved, "sold",
-                              (json_int_t)o->sold));
+        json_array_append_new(offers,
+                              json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "sku", o->sku,
+                                        "unit_price", (json_int_t)o->unit_price,
+                                        "units_per_order_max", (json_int_t)o->units_per_order_max,
+                                        "oversell_allowance", (json_int_t)o->oversell_allowance,
+                                        "available", (json_int_t)o->available, "reserved",
+                                        (json_int_t)o->reserved, "sold", (json_int_t)o->sold));
     }
     json_t *record = json_pack(
         "{s:s, s:s, s:I, s:s, s:b, s:s, s:o, s:o, s:o, s:o}", "id", s->id, "title", s->title,
@@ -73,10 +73,10 @@ static json_t *record_of(const Holdfast__Sale *s)
         (json_int_t)s->payment_timeout_ms, "late_payment",
         s->late_payment == LATE_PAYMENT_ACCEPT_IF_AVAILABLE ? "accept_if_available" : "refund",
         "eligibility_required", (int)s->eligibility_required, "orders_per_user_max",
-        (json_int_t)s->orders_per_user_max, "units_per_user_max",
-        (json_int_t)s->units_per_user_max, "eligibility_limit", (json_int_t)s->eligibility_limit,
-        "eligibility_ratio_permille", (json_int_t)s->eligibility_ratio_permille, "strikes_max",
-        (json_int_t)s->strikes_max, "denial_ms", (json_int_t)s->denial_ms);
+        (json_int_t)s->orders_per_user_max, "units_per_user_max", (json_int_t)s->units_per_user_max,
+        "eligibility_limit", (json_int_t)s->eligibility_limit, "eligibility_ratio_permille",
+        (json_int_t)s->eligibility_ratio_permille, "strikes_max", (json_int_t)s->strikes_max,
+        "denial_ms", (json_int_t)s->denial_ms);
     json_t *figures = json_pack(
         "{s:I, s:I, s:I, s:I, s:I, s:o}", "eligibilities_granted",
         (json_int_t)s->eligibilities_granted, "orders_placed", (json_int_t)s->orders_placed,
@@ -226,7 +226,7 @@ static enum ctl_exit read_flags(struct ctl *ctl, struct command_sale *sale)
 /* What no flag and no file gave, and what would not be well-formed, by name. */
 static enum ctl_exit check_complete(const struct command_sale *sale)
 {
-    const char *missing = sale->offers_count == 0   ? "--offer SKU=PRICE"
+    const char *missing = sale->offers_count == 0     ? "--offer SKU=PRICE"
                           : sale->currency[0] == '\0' ? "--currency EUR"
                           : sale->opens_ms == 0       ? "--opens now"
                           : sale->closes_ms == 0      ? "--closes +1h"
@@ -236,14 +236,14 @@ static enum ctl_exit check_complete(const struct command_sale *sale)
         ctl_hint("holdfastctl sale put --help");
         return CTL_USAGE;
     }
-    const char *wrong =
-        sale->closes_ms <= sale->opens_ms ? "it must close after it opens"
-        : (sale->eligibility_opens_ms == 0) != (sale->eligibility_closes_ms == 0)
-            ? "eligibility must open and close, or have no window of its own"
-        : sale->eligibility_closes_ms < sale->eligibility_opens_ms
-            ? "eligibility must close after it opens"
-        : sale->eligibility_closes_ms > sale->closes_ms ? "eligibility must close before the sale does"
-                                                        : NULL;
+    const char *wrong = sale->closes_ms <= sale->opens_ms ? "it must close after it opens"
+                        : (sale->eligibility_opens_ms == 0) != (sale->eligibility_closes_ms == 0)
+                            ? "eligibility must open and close, or have no window of its own"
+                        : sale->eligibility_closes_ms < sale->eligibility_opens_ms
+                            ? "eligibility must close after it opens"
+                        : sale->eligibility_closes_ms > sale->closes_ms
+                            ? "eligibility must close before the sale does"
+                            : NULL;
     for (size_t i = 0; wrong == NULL && i < sale->offers_count; i++) {
         for (size_t j = 0; wrong == NULL && j < i; j++) {
             wrong = str_equal(sale->offers[i].sku, sale->offers[j].sku) ? "a SKU is offered twice"

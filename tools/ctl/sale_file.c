@@ -10,8 +10,17 @@
 #include "base/clock.h"
 #include "proto/limits.h"
 
-enum field_type { FIELD_PROSE, FIELD_SKU, FIELD_CURRENCY, FIELD_TIME, FIELD_U64, FIELD_U32, FIELD_I64,
-                  FIELD_BOOL, FIELD_POLICY };
+enum field_type {
+    FIELD_PROSE,
+    FIELD_SKU,
+    FIELD_CURRENCY,
+    FIELD_TIME,
+    FIELD_U64,
+    FIELD_U32,
+    FIELD_I64,
+    FIELD_BOOL,
+    FIELD_POLICY
+};
 
 struct field {
     const char *name;
@@ -87,7 +96,8 @@ static int read_number(const struct field *f, const json_t *value, void *to)
     if (f->type == FIELD_U32) {
         *(uint32_t *)to = (uint32_t)json_integer_value(value);
     } else {
-        *(int64_t *)to = json_integer_value(value); /* the same bytes for uint64_t: it is not negative */
+        *(int64_t *)to =
+            json_integer_value(value); /* the same bytes for uint64_t: it is not negative */
     }
     return 0;
 }
@@ -155,7 +165,8 @@ static int read_offers(const json_t *offers, struct command_sale *sale, struct t
     size_t i;
     json_t *object;
     sale->offers_count = 0;
-    json_array_foreach(offers, i, object) {
+    json_array_foreach(offers, i, object)
+    {
         struct command_offer *offer = &sale->offers[sale->offers_count++];
         *offer = (struct command_offer){.unit_price = -1, .units_per_order_max = QUANTITY_MAX};
         if (!json_is_object(object)) {
@@ -164,7 +175,8 @@ static int read_offers(const json_t *offers, struct command_sale *sale, struct t
         }
         const char *name;
         json_t *value;
-        json_object_foreach(object, name, value) {
+        json_object_foreach(object, name, value)
+        {
             struct text why = TEXT_INIT;
             int rv = read_field(offer_fields, ARRAY_COUNT(offer_fields), name, value, offer, &why);
             if (rv != 0) {
@@ -188,7 +200,8 @@ int sale_file_read(json_t *root, struct command_sale *sale, bool *has_offers, st
     const char *name;
     json_t *value;
     *has_offers = false;
-    json_object_foreach(root, name, value) {
+    json_object_foreach(root, name, value)
+    {
         int rv;
         if (strcmp(name, "offers") == 0) {
             *has_offers = true;
@@ -206,9 +219,8 @@ int sale_file_read(json_t *root, struct command_sale *sale, bool *has_offers, st
 json_t *sale_file_load(const char *path, struct text *wrong)
 {
     json_error_t error;
-    json_t *root = strcmp(path, "-") == 0
-                       ? json_loadf(stdin, JSON_REJECT_DUPLICATES, &error)
-                       : json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    json_t *root = strcmp(path, "-") == 0 ? json_loadf(stdin, JSON_REJECT_DUPLICATES, &error)
+                                          : json_load_file(path, JSON_REJECT_DUPLICATES, &error);
     if (root == NULL && error.line <= 0) {
         text_appendf(wrong, "%s", error.text);
     } else if (root == NULL) {

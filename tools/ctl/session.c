@@ -1,5 +1,5 @@
-/* The connection of one run of holdfastctl: see ctl.h. proto/client follows the leader and retries what
- * is safe; here its outcomes become exit statuses and messages. */
+/* The connection of one run of holdfastctl: see ctl.h. proto/client follows the leader and retries
+ * what is safe; here its outcomes become exit statuses and messages. */
 #include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -100,7 +100,8 @@ static void say_unreachable(struct ctl *ctl)
         ctl_hint("holdfastctl demo status, or another --endpoints or --cluster-key-file");
     } else {
         ctl_say("%zu of %zu nodes answer but no leader took it within %" PRIu64
-                " ms: nothing was changed", connected, known, ctl->timeout_ms);
+                " ms: nothing was changed",
+                connected, known, ctl->timeout_ms);
         ctl_hint("holdfastctl endpoint status");
     }
 }
@@ -182,7 +183,8 @@ static void say_refusal(const struct reply *r)
         ctl_say("refused: %s: the %s does not exist", code, subject_name(r->detail));
         if (r->detail == SUBJECT_SKU || r->detail == SUBJECT_SALE || r->detail == SUBJECT_ORDER ||
             r->detail == SUBJECT_LEASE) {
-            ctl_hint("holdfastctl %s list", r->detail == SUBJECT_SKU ? "sku" : subject_name(r->detail));
+            ctl_hint("holdfastctl %s list",
+                     r->detail == SUBJECT_SKU ? "sku" : subject_name(r->detail));
         }
         return;
     case RESULT_STALE_VERSION:
@@ -208,7 +210,8 @@ static void say_refusal(const struct reply *r)
         ctl_say("refused: %s: line %u asks for more than %u units", code, r->line, r->detail);
         return;
     case RESULT_INSUFFICIENT_STOCK:
-        ctl_say("refused: %s: only %" PRId64 " units are available, the others are reserved or sold",
+        ctl_say("refused: %s: only %" PRId64
+                " units are available, the others are reserved or sold",
                 code, r->available);
         ctl_hint("holdfastctl sku list");
         return;
@@ -244,7 +247,8 @@ static void say_refusal(const struct reply *r)
         ctl_hint("the same command without --idempotency-key: a new one is made");
         return;
     case RESULT_CAPACITY:
-        ctl_say("refused: %s: limit %u of the state machine is reached, try later", code, r->detail);
+        ctl_say("refused: %s: limit %u of the state machine is reached, try later", code,
+                r->detail);
         ctl_hint("holdfastctl status");
         return;
     case RESULT_BACKLOG_FULL:
@@ -268,7 +272,8 @@ static void say_refusal(const struct reply *r)
         return;
     case RESULT_OK:
     case RESULT_INVALID:
-        ctl_say("refused: %s: not allowed by nature, or outside of what docs/limits.md allows", code);
+        ctl_say("refused: %s: not allowed by nature, or outside of what docs/limits.md allows",
+                code);
         return;
     }
     ctl_say("refused for a reason this version does not know (%u)", r->result);
@@ -291,8 +296,7 @@ enum ctl_exit ctl_submit(struct ctl *ctl, struct command *command, struct reply 
     if (command->key.len == 0 && command->kind != COMMAND_DIGEST_MARK) {
         command->key = str_from(given != NULL ? given : own_key(ctl));
     }
-    enum client_outcome outcome =
-        client_sync_submit(ctl->session, command, ctl->timeout_ms, reply);
+    enum client_outcome outcome = client_sync_submit(ctl->session, command, ctl->timeout_ms, reply);
     switch (outcome) {
     case CLIENT_OK:
         if (reply->result == RESULT_OK) {
@@ -304,8 +308,9 @@ enum ctl_exit ctl_submit(struct ctl *ctl, struct command *command, struct reply 
         ctl_say("outcome unknown: no answer within %" PRIu64 " ms; it may or may not have happened",
                 ctl->timeout_ms);
         if (command->key.len > 0) {
-            ctl_hint("the same command with --idempotency-key %.*s%s: it tells, and does it only once",
-                     (int)command->key.len, command->key.ptr, text_cstring(&ctl->resolved));
+            ctl_hint(
+                "the same command with --idempotency-key %.*s%s: it tells, and does it only once",
+                (int)command->key.len, command->key.ptr, text_cstring(&ctl->resolved));
         }
         return CTL_UNKNOWN;
     case CLIENT_QUEUE_FULL:
@@ -427,7 +432,8 @@ enum ctl_exit ctl_resolve_time(struct ctl *ctl, const struct ctl_value *value, i
     if (rv != CTL_OK) {
         return rv;
     }
-    /* Replicated time rests while nothing is submitted; the node's wall clock is what it goes on from. */
+    /* Replicated time rests while nothing is submitted; the node's wall clock is what it goes on
+     * from. */
     int64_t now = response->node_status->time_ms > response->node_status->wall_ms
                       ? response->node_status->time_ms
                       : response->node_status->wall_ms;
@@ -501,7 +507,8 @@ enum ctl_exit ctl_print_list(struct ctl *ctl, const struct ctl_list *list)
         list->rows(response, page);
         size_t i;
         json_t *record;
-        json_array_foreach(page, i, record) {
+        json_array_foreach(page, i, record)
+        {
             if (json_array_size(records) >= limit) {
                 more = true;
             } else if (list->keep == NULL || list->keep(ctl, record)) {

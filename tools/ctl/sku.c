@@ -5,9 +5,12 @@
 #include "tools/ctl/ctl.h"
 
 static const struct output_column columns[] = {
-    {"id", "SKU", CELL_TEXT},           {"title", "TITLE", CELL_TEXT},
-    {"available", "AVAILABLE", CELL_NUMBER}, {"reserved", "RESERVED", CELL_NUMBER},
-    {"sold", "SOLD", CELL_NUMBER},      {"received", "RECEIVED", CELL_NUMBER},
+    {"id", "SKU", CELL_TEXT},
+    {"title", "TITLE", CELL_TEXT},
+    {"available", "AVAILABLE", CELL_NUMBER},
+    {"reserved", "RESERVED", CELL_NUMBER},
+    {"sold", "SOLD", CELL_NUMBER},
+    {"received", "RECEIVED", CELL_NUMBER},
     {"version", "VERSION", CELL_NUMBER},
 };
 
@@ -24,9 +27,12 @@ static json_t *record_of(const Holdfast__Sku *s)
 static void print_reply(struct ctl *ctl, const char *id, const struct reply *r)
 {
     static const struct output_column changed[] = {
-        {"id", "SKU", CELL_TEXT},           {"available", "AVAILABLE", CELL_NUMBER},
-        {"reserved", "RESERVED", CELL_NUMBER}, {"sold", "SOLD", CELL_NUMBER},
-        {"version", "VERSION", CELL_NUMBER}, {"log_index", "LOG INDEX", CELL_NUMBER},
+        {"id", "SKU", CELL_TEXT},
+        {"available", "AVAILABLE", CELL_NUMBER},
+        {"reserved", "RESERVED", CELL_NUMBER},
+        {"sold", "SOLD", CELL_NUMBER},
+        {"version", "VERSION", CELL_NUMBER},
+        {"log_index", "LOG INDEX", CELL_NUMBER},
         {"replayed", "REPLAYED", CELL_YES},
     };
     output_record(&ctl->output, changed, ARRAY_COUNT(changed),

@@ -1,9 +1,9 @@
 /* table: the one description of every command of holdfastctl.
  *
- * Parsing, --help, docs/cli.md, the man pages and shell completion all come from these rows, so that
- * none of them can say something else than what the program does. commands.c holds the rows; a test
- * (tests/unit/tools/ctl_test_table.c) walks them: each has a summary, help, an example that parses, and
- * a handler. */
+ * Parsing, --help, docs/cli.md, the man pages and shell completion all come from these rows, so
+ * that none of them can say something else than what the program does. commands.c holds the rows; a
+ * test (tests/unit/tools/ctl_test_table.c) walks them: each has a summary, help, an example that
+ * parses, and a handler. */
 #ifndef TOOLS_CTL_TABLE_H
 #define TOOLS_CTL_TABLE_H
 
@@ -41,25 +41,26 @@ enum {
     CTL_REPEATED = 1u << 1, /* an option that may be given again; the last operand only */
 };
 
-/* An operand or an option. Options have lower-case names ("payment-timeout"), operands upper-case. */
+/* An operand or an option. Options have lower-case names ("payment-timeout"), operands upper-case.
+ */
 struct ctl_parameter {
     const char *name;
     enum ctl_type type;
-    const char *argument; /* name of an option's argument in help; NULL for flags and operands */
-    const char *help;     /* one line */
-    const char *initial;  /* default as text, NULL for none */
-    const char *choices;  /* CTL_CHOICE: "table|json|plain" */
+    const char *argument;    /* name of an option's argument in help; NULL for flags and operands */
+    const char *help;        /* one line */
+    const char *initial;     /* default as text, NULL for none */
+    const char *choices;     /* CTL_CHOICE: "table|json|plain" */
     const char *environment; /* variable that gives it, NULL for none */
-    uint64_t min, max;    /* CTL_U64, CTL_DURATION (ms); both 0: no bounds */
+    uint64_t min, max;       /* CTL_U64, CTL_DURATION (ms); both 0: no bounds */
     unsigned flags;
     char letter; /* 0 for none */
 };
 
 /* Who may do it, and which options come with it. */
 enum ctl_role {
-    CTL_LOCAL,   /* needs no cluster */
-    CTL_READER,  /* reads; has --consistency */
-    CTL_WRITER,  /* changes business data; has --idempotency-key */
+    CTL_LOCAL,    /* needs no cluster */
+    CTL_READER,   /* reads; has --consistency */
+    CTL_WRITER,   /* changes business data; has --idempotency-key */
     CTL_OPERATOR, /* looks at or changes the cluster itself */
 };
 
@@ -99,7 +100,8 @@ extern const size_t ctl_writer_options_count;
 extern const struct ctl_parameter ctl_severe_options[];
 extern const size_t ctl_severe_options_count;
 
-/* All options of a command, its own first, in the order in which help lists them: calls each(ctx, p). */
+/* All options of a command, its own first, in the order in which help lists them: calls each(ctx,
+ * p). */
 void ctl_each_option(const struct ctl_command *command,
                      void (*each)(void *ctx, const struct ctl_parameter *p), void *ctx);
 

@@ -43,7 +43,8 @@ static void write_man(void *ctx, const char *topic)
     struct writer *w = ctx;
     struct text page = TEXT_INIT;
     char path[512];
-    snprintf(path, sizeof path, "%s/holdfastctl%s%s.1", w->man_dir, topic[0] != '\0' ? "-" : "", topic);
+    snprintf(path, sizeof path, "%s/holdfastctl%s%s.1", w->man_dir, topic[0] != '\0' ? "-" : "",
+             topic);
     pages_man(&page, topic);
     write_file(w, path, &page);
     text_close(&page);

@@ -1,8 +1,10 @@
-/* The three ways to print, and that nothing from outside reaches a terminal as a control character. */
+/* The three ways to print, and that nothing from outside reaches a terminal as a control character.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,17 +13,18 @@
 #include "tools/ctl/output.h"
 
 static const struct output_column columns[] = {
-    {"id", "SKU", CELL_TEXT},          {"units", "UNITS", CELL_NUMBER},
+    {"id", "SKU", CELL_TEXT},           {"units", "UNITS", CELL_NUMBER},
     {"timeout", "WAIT", CELL_DURATION}, {"ok", "VERDICT", CELL_VERDICT},
     {"lines", "LINES", CELL_LINES},
 };
 
 static json_t *records(void)
 {
-    return json_pack("[{s:s, s:i, s:i, s:b, s:[{s:s, s:i}, {s:s, s:i}]}, {s:s, s:i, s:i, s:b, s:n}]", "id",
-                     "phöne", "units", 5, "timeout", 900000, "ok", 1, "lines", "sku", "a", "quantity",
-                     2, "sku", "b", "quantity", 1, "id", "x\033[31m\t\xc2\x9b", "units", 12345,
-                     "timeout", 1500, "ok", 0, "lines");
+    return json_pack(
+        "[{s:s, s:i, s:i, s:b, s:[{s:s, s:i}, {s:s, s:i}]}, {s:s, s:i, s:i, s:b, s:n}]", "id",
+        "phöne", "units", 5, "timeout", 900000, "ok", 1, "lines", "sku", "a", "quantity", 2, "sku",
+        "b", "quantity", 1, "id", "x\033[31m\t\xc2\x9b", "units", 12345, "timeout", 1500, "ok", 0,
+        "lines");
 }
 
 static char *print(enum output_format format, bool color, bool single, json_t *value)
@@ -53,7 +56,8 @@ static void plain_is_one_line_a_record(void **state)
 {
     (void)state;
     char *text = print(OUTPUT_PLAIN, true, false, records());
-    assert_string_equal(text, "phöne\t5\t15m\tok\ta=2 b=1\nx\\x1b[31m\\t\\x9b\t12345\t1500ms\tWRONG\t-\n");
+    assert_string_equal(
+        text, "phöne\t5\t15m\tok\ta=2 b=1\nx\\x1b[31m\\t\\x9b\t12345\t1500ms\tWRONG\t-\n");
     free(text);
 }
 
@@ -84,8 +88,8 @@ static void one_record_is_a_list_of_titles(void **state)
 {
     (void)state;
     char *text = print(OUTPUT_TABLE, false, true,
-                       json_pack("{s:s, s:i, s:i, s:n, s:[]}", "id", "a", "units", 1, "timeout", 0, "ok",
-                                 "lines"));
+                       json_pack("{s:s, s:i, s:i, s:n, s:[]}", "id", "a", "units", 1, "timeout", 0,
+                                 "ok", "lines"));
     assert_string_equal(text, "SKU      a\nUNITS    1\nWAIT     0ms\nVERDICT  -\nLINES    \n");
     free(text);
 }

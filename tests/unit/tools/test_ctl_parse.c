@@ -1,9 +1,10 @@
-/* The parser of holdfastctl: every way a command line can be wrong is refused with a message that names
- * the next command to try, and nothing is guessed. */
+/* The parser of holdfastctl: every way a command line can be wrong is refused with a message that
+ * names the next command to try, and nothing is guessed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 #include <stdio.h>
 
@@ -54,7 +55,8 @@ static void refused(const char *line, const char *part)
     struct parse_outcome o;
     enum parse_result rv = parse(line, &a, &o);
     const char *message = text_cstring(&o.message);
-    if (rv != PARSE_INVALID || strstr(message, part) == NULL || strstr(message, "try: holdfastctl") == NULL) {
+    if (rv != PARSE_INVALID || strstr(message, part) == NULL ||
+        strstr(message, "try: holdfastctl") == NULL) {
         fail_msg("'%s' gave %d and: %s(wanted: %s)", line, (int)rv, message, part);
     }
     close_outcome(&o);
@@ -190,8 +192,8 @@ static void repeated_options_have_a_limit(void **state)
 static void flags_win_over_the_environment(void **state)
 {
     (void)state;
-    static const char *const given[] = {"HOLDFAST_ENDPOINTS", "10.0.0.1:1", "HOLDFAST_TIMEOUT", "3s",
-                                        "HOLDFAST_OUTPUT", "", NULL};
+    static const char *const given[] = {
+        "HOLDFAST_ENDPOINTS", "10.0.0.1:1", "HOLDFAST_TIMEOUT", "3s", "HOLDFAST_OUTPUT", "", NULL};
     struct ctl_arguments a;
     environment_now = given;
     accepted("status --endpoints 10.0.0.2:2", &a);
@@ -229,7 +231,8 @@ static void times_and_durations(void **state)
     assert_int_equal(ms, 250);
     assert_int_equal(parse_duration("2h", &ms), 0);
     assert_int_equal(ms, 7200000);
-    static const char *const bad[] = {"", "ms", "5", "-5s", "5 s", "5w", "1h30m", "99999999999999999d"};
+    static const char *const bad[] = {"",    "ms", "5",     "-5s",
+                                      "5 s", "5w", "1h30m", "99999999999999999d"};
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
         assert_int_equal(parse_duration(bad[i], &ms), -1);
     }

@@ -3,18 +3,20 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 #include <signal.h>
-#include <string.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "tools/ctl/process.h"
 
 static const char *const sleeper[] = {"/bin/sleep", "600", NULL};
 /* Ignores the polite signal: it has to be killed. */
-static const char *const stubborn[] = {"/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done", NULL};
+static const char *const stubborn[] = {"/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done",
+                                       NULL};
 
 static bool keep(void *ctx, const struct process *p)
 {

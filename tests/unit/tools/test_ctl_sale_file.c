@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "base/check.h"
@@ -80,7 +81,8 @@ static void what_is_wrong_has_a_name(void **state)
         {"{\"offers\": [{\"sku\": \"a\"}]}", "offers[0] needs sku and unit_price"},
         {"{\"offers\": [{\"sku\": \"a b\", \"unit_price\": 1}]}", "offers[0]: sku must be"},
         {"{\"offers\": [{\"sku\": \"a\", \"unit_price\": -1}]}", "offers[0]: unit_price must be"},
-        {"{\"offers\": [{\"sku\": \"a\", \"unit_price\": 1, \"price\": 1}]}", "unknown field price"},
+        {"{\"offers\": [{\"sku\": \"a\", \"unit_price\": 1, \"price\": 1}]}",
+         "unknown field price"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         refused(cases[i][0], cases[i][1]);

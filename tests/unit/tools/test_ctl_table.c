@@ -1,9 +1,10 @@
-/* The command table is consistent: what help, docs and completion are made of is there for each row, and
- * each example is a command line that parses. */
+/* The command table is consistent: what help, docs and completion are made of is there for each
+ * row, and each example is a command line that parses. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
