@@ -2,10 +2,11 @@
  * decodes them) is timed.
  *
  *     engine_bench [--orders N] [--users N] [--skus N] [--batch N] [--eligible 0|1] [--settle 0|1]
- *                  [--rounds N]
+ *                  [--rounds N] [--warm 0|1]
  *
- * Every round does the same with a new engine: the first also pays for memory that the process (or the
- * machine below it) never had before. Random users, unique keys. skus 1: everybody wants the same one; more: sales of up to 64 SKUs each.
+ * Every round does the same with a new engine. warm 1: the memory that orders will need was touched
+ * before, as in a node that has run for a while; 0: the kernel clears each page when it is first needed,
+ * within the time that is measured. Random users, unique keys. skus 1: everybody wants the same one; more: sales of up to 64 SKUs each.
  * Prints orders per second, and bytes per eligibility and per live order: by the sizes of records, map
  * entries, queue entries and block bookkeeping, and as the resident set grew (which also holds the event
  * ring, users' records and partly used pages). Build with --buildtype=release. */
@@ -24,7 +25,7 @@
 #define CHUNK_BATCHES 64
 #define CHUNK_SIZE    (CHUNK_BATCHES * (size_t)BATCH_SIZE_MAX)
 
-static uint64_t orders = 2000000, users = 1000000, skus = 1, batch_orders = 256, eligible, settle, rounds = 2;
+static uint64_t orders = 2000000, users = 1000000, skus = 1, batch_orders = 256, eligible, settle, rounds = 2, warm = 1;
 
 static struct engine *engine;
 static uint64_t next_index, refused;
@@ -170,9 +171,45 @@ static void set_up(void)
 
 static void report(const char *what, uint64_t count, uint64_t bytes)
 {
-    printf("%-14s %10" PRIu64 "  %6.2f M/s  %5.0f ns each  resident +%.1f B each\n", what, count,
-           (double)count * 1e3 / (double)applied_ns, (double)applied_ns / (double)count,
-           (double)bytes / (double)count);
+    printf("%-14s %10" PRIu64 "  %6.2f M/s  %5.0f ns each", what, count,
+           (double)count * 1e3 / (double)applied_ns, (double)applied_ns / (double)count);
+    if (!warm) {
+        printf("  resident +%.1f B each", (double)bytes / (double)count);
+    }
+    printf("\n");
+}
+
+static void touch(void *data, size_t size)
+{
+    volatile uint8_t *at = data;
+    for (size_t i = 0; i < size; i += 4096) {
+        at[i] = at[i];
+    }
+}
+
+static void touch_table(enum table_id id, uint64_t records)
+{
+    const struct table *t = &engine->tables.table[id];
+    uint64_t blocks = records >> t->shift;
+    touch(t->data, records * t->record_size);
+    touch(t->marks, blocks);
+    touch(t->stale.numbers, blocks * 4);
+    touch(t->dirty[0].numbers, blocks * 4);
+}
+
+static void touch_memory(void)
+{
+    touch_table(TABLE_USER, users);
+    touch_table(TABLE_MEMBER, users);
+    touch_table(TABLE_ORDER, orders);
+    touch_table(TABLE_EVENT, orders + (eligible ? users : 0));
+    struct map *maps[] = {&engine->users, &engine->members, &engine->orders, &engine->keys};
+    for (size_t i = 0; i < ARRAY_COUNT(maps); i++) {
+        touch(maps[i]->entries, (size_t)maps[i]->capacity * 4);
+    }
+    touch(engine->pending.due, orders * 8);
+    touch(engine->pending.slot, orders * 4);
+    touch(engine->pending.place, orders * 4);
 }
 
 static void grant_all(void)
@@ -244,6 +281,9 @@ static void one_round(void)
     chunk_open();
     struct prng p = prng_init(1);
     set_up();
+    if (warm) {
+        touch_memory();
+    }
     if (eligible) {
         grant_all();
     }
@@ -264,7 +304,8 @@ int main(int argc, char **argv)
         const char *name;
         uint64_t *value;
     } options[] = {{"--orders", &orders}, {"--users", &users},       {"--skus", &skus},
-                   {"--batch", &batch_orders}, {"--eligible", &eligible}, {"--settle", &settle}, {"--rounds", &rounds}};
+                   {"--batch", &batch_orders}, {"--eligible", &eligible}, {"--settle", &settle}, {"--rounds", &rounds},
+                   {"--warm", &warm}};
     for (int i = 1; i + 1 < argc; i += 2) {
         for (size_t j = 0; j < ARRAY_COUNT(options); j++) {
             if (strcmp(argv[i], options[j].name) == 0) {

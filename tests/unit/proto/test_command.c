@@ -294,6 +294,29 @@ static void test_out_of_range(void **state)
     REFUSED(COMMAND_INIT, c.init.limits.expiries_per_batch_max = 0);
 }
 
+/* Every byte at every place of identifiers of every length: they are checked many bytes at a time. */
+static void test_identifier_bytes(void **state)
+{
+    (void)state;
+    static const char good[] = "abzAZ09._:@|+~-";
+    for (uint32_t len = 1; len <= 40; len++) {
+        char *id = malloc(len); /* exact, so that reading past the end is seen */
+        for (uint32_t at = 0; at < len; at++) {
+            for (uint32_t i = 0; i < len; i++) {
+                id[i] = good[(i * 7 + len) % (sizeof good - 1)];
+            }
+            for (int byte = 0; byte < 256; byte++) {
+                id[at] = (char)byte;
+                bool letter = (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'Z') ||
+                              (byte >= '0' && byte <= '9');
+                bool wanted = letter || (byte != 0 && strchr("._:@|+~-", byte) != NULL);
+                assert_int_equal(str_is_identifier((struct str){id, len}, ID_SIZE_MAX), wanted);
+            }
+        }
+        free(id);
+    }
+}
+
 static void test_largest_commands_fit(void **state)
 {
     (void)state;
@@ -486,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_fields_survive),
         cmocka_unit_test(test_mutations),
         cmocka_unit_test(test_out_of_range),
+        cmocka_unit_test(test_identifier_bytes),
         cmocka_unit_test(test_largest_commands_fit),
         cmocka_unit_test(test_reply),
         cmocka_unit_test(test_names),
