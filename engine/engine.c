@@ -39,6 +39,13 @@ void engine_destroy(struct engine *e)
     memory_release(&own);
 }
 
+void engine_populate(struct engine *e)
+{
+    if (e->memory.base != NULL) {
+        memory_populate(e->memory.base, e->memory.size);
+    }
+}
+
 enum result refuse_not_found(struct reply *r, enum reply_subject subject)
 {
     r->detail = subject;

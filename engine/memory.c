@@ -5,8 +5,9 @@
 #include "base/check.h"
 
 #define CACHE_LINE 64
+#define PAGE_SIZE  4096 /* at most: touching some twice does no harm */
 
-/* Small pages, on purpose. Huge ones make the state machine alone a little faster, but the first touch
+/* Small pages, on purpose, unless memory_populate pays for huge ones at a time that is nobody's. Huge ones make the state machine alone a little faster, but the first touch
  * of each costs a millisecond of zeroing on the thread that serves everybody, and the first orders of a
  * sale touch a new one nearly every time: enough to lose an election over. */
 void memory_reserve(struct memory *m)
@@ -25,6 +26,23 @@ void memory_release(struct memory *m)
         CHECK(munmap(m->base, m->size) == 0);
     }
     *m = (struct memory){NULL, 0};
+}
+
+void memory_populate(void *at, size_t size)
+{
+    uintptr_t begin = (uintptr_t)at / PAGE_SIZE * PAGE_SIZE;
+    size_t length = ((uintptr_t)at + size - begin + PAGE_SIZE - 1) / PAGE_SIZE * PAGE_SIZE;
+    void *pages = (uint8_t *)at - ((uintptr_t)at - begin);
+    (void)madvise(pages, length, MADV_HUGEPAGE); /* a wish: small pages will do */
+#ifdef MADV_POPULATE_WRITE
+    if (madvise(pages, length, MADV_POPULATE_WRITE) == 0) {
+        return;
+    }
+#endif
+    for (size_t i = 0; i < size; i += PAGE_SIZE) { /* Linux before 5.14 */
+        volatile uint8_t *byte = (uint8_t *)at + i;
+        *byte = *byte;
+    }
 }
 
 void *memory_take(struct memory *m, size_t count, size_t size)

@@ -2,11 +2,12 @@
  * decodes them) is timed.
  *
  *     engine_bench [--orders N] [--users N] [--skus N] [--batch N] [--eligible 0|1] [--settle 0|1]
- *                  [--rounds N] [--warm 0|1]
+ *                  [--rounds N] [--memory populated|touched|cold]
  *
- * Every round does the same with a new engine. warm 1: the memory that orders will need was touched
- * before, as in a node that has run for a while; 0: the kernel clears each page when it is first needed,
- * within the time that is measured. Random users, unique keys. skus 1: everybody wants the same one; more: sales of up to 64 SKUs each.
+ * Every round does the same with a new engine. Memory populated: engine_populate was called first, so
+ * all of it stands in huge pages. touched: what orders will need was touched before, in small pages, as
+ * in a node that has run for a while. cold: the kernel clears each page when it is first needed, within
+ * the time that is measured. Random users, unique keys. skus 1: everybody wants the same one; more: sales of up to 64 SKUs each.
  * Prints orders per second, and bytes per eligibility and per live order: by the sizes of records, map
  * entries, queue entries and block bookkeeping, and as the resident set grew (which also holds the event
  * ring, users' records and partly used pages). Build with --buildtype=release. */
@@ -25,7 +26,8 @@
 #define CHUNK_BATCHES 64
 #define CHUNK_SIZE    (CHUNK_BATCHES * (size_t)BATCH_SIZE_MAX)
 
-static uint64_t orders = 2000000, users = 1000000, skus = 1, batch_orders = 256, eligible, settle, rounds = 2, warm = 1;
+static uint64_t orders = 2000000, users = 1000000, skus = 1, batch_orders = 256, eligible, settle, rounds = 2;
+static const char *memory = "populated";
 
 static struct engine *engine;
 static uint64_t next_index, refused;
@@ -173,7 +175,7 @@ static void report(const char *what, uint64_t count, uint64_t bytes)
 {
     printf("%-14s %10" PRIu64 "  %6.2f M/s  %5.0f ns each", what, count,
            (double)count * 1e3 / (double)applied_ns, (double)applied_ns / (double)count);
-    if (!warm) {
+    if (strcmp(memory, "cold") == 0) {
         printf("  resident +%.1f B each", (double)bytes / (double)count);
     }
     printf("\n");
@@ -281,7 +283,9 @@ static void one_round(void)
     chunk_open();
     struct prng p = prng_init(1);
     set_up();
-    if (warm) {
+    if (strcmp(memory, "populated") == 0) {
+        engine_populate(engine);
+    } else if (strcmp(memory, "touched") == 0) {
         touch_memory();
     }
     if (eligible) {
@@ -304,9 +308,11 @@ int main(int argc, char **argv)
         const char *name;
         uint64_t *value;
     } options[] = {{"--orders", &orders}, {"--users", &users},       {"--skus", &skus},
-                   {"--batch", &batch_orders}, {"--eligible", &eligible}, {"--settle", &settle}, {"--rounds", &rounds},
-                   {"--warm", &warm}};
+                   {"--batch", &batch_orders}, {"--eligible", &eligible}, {"--settle", &settle}, {"--rounds", &rounds}};
     for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--memory") == 0) {
+            memory = argv[i + 1];
+        }
         for (size_t j = 0; j < ARRAY_COUNT(options); j++) {
             if (strcmp(argv[i], options[j].name) == 0) {
                 *options[j].value = strtoull(argv[i + 1], NULL, 10);
@@ -314,6 +320,9 @@ int main(int argc, char **argv)
         }
     }
     CHECK(orders > 0 && users > 0 && skus > 0 && batch_orders > 0);
+    CHECK(strcmp(memory, "populated") == 0 || strcmp(memory, "touched") == 0 ||
+          strcmp(memory, "cold") == 0);
+    printf("memory: %s\n", memory);
     CHECK(!eligible || skus <= SALE_OFFERS_MAX);
     order_ids = calloc(orders, sizeof *order_ids);
     chunk.data = calloc(1, CHUNK_SIZE + BATCH_SIZE_MAX);
