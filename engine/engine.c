@@ -195,11 +195,18 @@ static void fetch_user(struct engine *e, struct intent *in)
     }
 }
 
-static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t position)
+/* A user who is not known yet will get the slot that is free then: newcomers are counted, so that the
+ * place of their first membership can be fetched, too. */
+static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t position,
+                               uint32_t *newcomers)
 {
     const struct command *c = &in->command;
-    if (in->user_hint != 0 && is_about_user(c->kind)) {
-        in->member_hash = hash_pair(&e->secret, in->sale, in->user_hint);
+    if (in->hashed && in->sale != 0 && is_about_user(c->kind)) {
+        uint32_t user = in->user_hint;
+        if (user == 0) {
+            user = e->root->slabs[TABLE_USER].used_max + ++*newcomers;
+        }
+        in->member_hash = hash_pair(&e->secret, in->sale, user);
         map_prefetch(&e->members, in->member_hash);
     }
     if (c->kind == COMMAND_ORDER_PLACE && in->hashed) {
@@ -228,7 +235,9 @@ static void fetch_older_order(struct engine *e, const struct intent *in)
 {
     if (in->member_hint != 0 && in->command.kind == COMMAND_ORDER_PLACE) {
         uint32_t older = member_at(e, in->member_hint)->newest_order;
-        table_prefetch(&e->tables.table[TABLE_ORDER], older);
+        const struct table *t = &e->tables.table[TABLE_ORDER];
+        __builtin_prefetch(&order_at(e, older)->newer, 1);
+        __builtin_prefetch(&t->marks[older >> t->shift], 1);
     }
 }
 
@@ -328,8 +337,8 @@ void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t si
         for (uint32_t i = 0; i < count; i++) {
             fetch_user(e, &e->window[i]);
         }
-        for (uint32_t i = 0; i < count; i++) {
-            fetch_member_entry(e, &e->window[i], e->position + i);
+        for (uint32_t i = 0, newcomers = 0; i < count; i++) {
+            fetch_member_entry(e, &e->window[i], e->position + i, &newcomers);
         }
         for (uint32_t i = 0; i < count; i++) {
             fetch_member(e, &e->window[i]);
