@@ -8,7 +8,6 @@
 
 #include "engine/parts.h"
 #include "proto/order_id.h"
-#include "proto/shard.h"
 
 struct engine *engine_create(void)
 {
@@ -197,8 +196,7 @@ static void fetch_user(struct engine *e, struct intent *in)
 
 /* A user who is not known yet will get the slot that is free then: newcomers are counted, so that the
  * place of their first membership can be fetched, too. */
-static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t position,
-                               uint32_t *newcomers)
+static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t *newcomers)
 {
     const struct command *c = &in->command;
     if (in->hashed && in->sale != 0 && is_about_user(c->kind)) {
@@ -209,11 +207,6 @@ static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t pos
         in->member_hash = hash_pair(&e->secret, in->sale, user);
         map_prefetch(&e->members, in->member_hash);
     }
-    if (c->kind == COMMAND_ORDER_PLACE && in->hashed) {
-        uint32_t shard = in->user_hint != 0 ? user_at(e, in->user_hint)->shard
-                                            : shard_of_user(c->order_place.user, e->root->shards);
-        map_prefetch(&e->orders, order_hash(e, order_id_make(e->root->index, position, shard)));
-    }
 }
 
 static void fetch_member(struct engine *e, struct intent *in)
@@ -222,6 +215,9 @@ static void fetch_member(struct engine *e, struct intent *in)
         return;
     }
     if (is_about_user(in->command.kind)) {
+        if (in->sale == 0) {
+            return;
+        }
         struct map_walk w = map_find(&e->members, in->member_hash);
         in->member_hint = map_next(&w);
     } else {
@@ -309,6 +305,11 @@ static uint32_t fill_window(struct engine *e, struct batch_reader *b)
         }
         CHECK(command_decode(&e->window[count].command, data, size) == 0);
         hash_intent(e, &e->window[count]);
+        if (e->window[count].command.kind == COMMAND_ORDER_PLACE && e->window[count].hashed) {
+            /* Where its id will stand; any shard will do, for it has no part in the hash. */
+            uint64_t id = order_id_make(e->root->index, e->position + count, 0);
+            map_prefetch(&e->orders, order_hash(e, id));
+        }
         count++;
     }
     return count;
@@ -338,7 +339,7 @@ void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t si
             fetch_user(e, &e->window[i]);
         }
         for (uint32_t i = 0, newcomers = 0; i < count; i++) {
-            fetch_member_entry(e, &e->window[i], e->position + i, &newcomers);
+            fetch_member_entry(e, &e->window[i], &newcomers);
         }
         for (uint32_t i = 0; i < count; i++) {
             fetch_member(e, &e->window[i]);

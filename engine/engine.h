@@ -33,7 +33,7 @@ void engine_destroy(struct engine *e);
 /* Backs all memory that the limits reserve, now, in huge pages where the system has them, so that no
  * apply waits for the kernel to clear a page, and address translation costs less. For benchmarks, and
  * for nodes with memory of their own: takes as much memory as the limits could ever need (gigabytes for
- * millions of orders), and the caller waits about half a second for each gigabyte: between
+ * millions of orders), and the caller waits a second or two for each gigabyte: between
  * COMMAND_INIT and the first client, never while serving. Does nothing before COMMAND_INIT; changes no
  * state. Where the system refuses huge pages, small ones are touched. */
 void engine_populate(struct engine *e);

@@ -17,7 +17,7 @@ void memory_reserve(struct memory *m);
 void memory_release(struct memory *m);
 
 /* Backs size bytes from `at` with memory now, in huge pages where the system has them; reading and
- * writing there never waits for the kernel again. Contents stay. Takes about 0.3 s a GiB. */
+ * writing there never waits for the kernel again. Contents stay. Takes a second or two a GiB. */
 void memory_populate(void *at, size_t size);
 
 /* count × size zero bytes, aligned to a cache line; NULL in the first pass. */
