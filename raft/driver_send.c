@@ -62,13 +62,22 @@ static void hold_message(struct driver *d, uint64_t to_id, const struct message_
     d->held_count++;
 }
 
+/* A request for votes that was overtaken: a leader of its term appeared while it was held, and what it
+ * says of the end of our log may have been replaced since. Nobody waits for the answer. */
+static bool is_overtaken(const struct driver *d, const struct held_message *held)
+{
+    return held->out.raft != NULL && held->raft.type == RAFT_REQUEST_VOTE &&
+           (d->core.state != RAFT_CANDIDATE ||
+            held->raft.request_vote.term < d->core.current_term);
+}
+
 static void release_held(struct driver *d, bool send)
 {
     while (d->held_first != NULL) {
         struct held_message *held = d->held_first;
         d->held_first = held->next;
         d->held_count--;
-        if (send) {
+        if (send && !is_overtaken(d, held)) {
             d->effects->send(d->ctx, held->to_id, &held->out);
         }
         for (size_t i = 0; i < held->records_count; i++) {

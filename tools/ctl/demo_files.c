@@ -336,6 +336,7 @@ int demo_write_env(struct demo *d)
     append_variable(&t, "HOLDFAST_URL", demo_text(d, "addresses", "url"));
     append_variable(&t, "HOLDFAST_ADMIN_URL", demo_text(d, "addresses", "admin_url"));
     append_variable(&t, "HOLDFAST_ADMIN_KEY_FILE", demo_text(d, "secrets", "admin_key_file"));
+    append_variable(&t, "HOLDFAST_BACKEND_KEY_FILE", demo_text(d, "secrets", "backend_key_file"));
     if (demo_text(d, "postgres", "url")[0] != '\0') {
         append_variable(&t, "HOLDFAST_POSTGRES_URL", demo_text(d, "postgres", "url"));
     }
