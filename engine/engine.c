@@ -184,7 +184,7 @@ static void fetch_user(struct engine *e, struct intent *in)
     if (is_about_user(c->kind)) {
         struct map_walk w = map_find(&e->users, in->user_hash);
         in->user_hint = map_next(&w);
-        table_prefetch(&e->tables.table[TABLE_USER], in->user_hint);
+        __builtin_prefetch(user_at(e, in->user_hint)); /* read, hardly ever written again */
         in->sale = sale_find(e, c->kind == COMMAND_ORDER_PLACE ? c->order_place.sale
                                                                : c->eligibility.sale);
     } else if (c->kind == COMMAND_PAYMENT_APPLY) {
