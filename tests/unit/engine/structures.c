@@ -356,6 +356,24 @@ static void test_marked_digests(void **state)
     engine_destroy(e);
 }
 
+static void test_populating_changes_no_state(void **state)
+{
+    (void)state;
+    struct engine *e = engine_create();
+    engine_populate(e); /* before COMMAND_INIT there is nothing to back */
+    apply_init(e);
+    uint64_t digest = engine_digest(e);
+    uint8_t *last = e->memory.base + e->memory.size - 1;
+    *last = 42; /* what stands there stays */
+    engine_populate(e);
+    assert_int_equal(*last, 42);
+    assert_true(digest != 0 && engine_digest(e) == digest);
+    *last = 0;
+    char text[200];
+    assert_int_equal(engine_check(e, text, sizeof text), 0);
+    engine_destroy(e);
+}
+
 static void test_hash_is_keyed(void **state)
 {
     (void)state;
@@ -383,6 +401,7 @@ int main(void)
         cmocka_unit_test(test_unmarked_changes_are_found),
         cmocka_unit_test(test_load_refuses),
         cmocka_unit_test(test_marked_digests),
+        cmocka_unit_test(test_populating_changes_no_state),
         cmocka_unit_test(test_hash_is_keyed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
