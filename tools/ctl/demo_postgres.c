@@ -24,7 +24,6 @@
 
 #define INITDB_TIMEOUT_MS 120000
 #define PING_POLL_MS      50
-#define POSTGRES_NICE     10
 #define SOCKET_NAME       "/.s.PGSQL.5432"
 #define BINARIES          "/usr/lib/postgresql"
 
@@ -238,13 +237,7 @@ static enum ctl_exit private_up(struct demo *d)
                                      "--logging_collector=off",
                                      "--log_line_prefix=%m [%p] ",
                                      NULL};
-    /* Elsewhere the database has a machine of its own. Here it shares cores with the nodes, and its rows
-     * are nobody's hurry: it takes what they leave. */
-    struct process_spawn spawn = {.arguments = arguments,
-                                  .log_path = log,
-                                  .uid = uid,
-                                  .gid = gid,
-                                  .nice = POSTGRES_NICE};
+    struct process_spawn spawn = {.arguments = arguments, .log_path = log, .uid = uid, .gid = gid};
     rv = demo_start(d, "postgres", &spawn);
     return rv == CTL_OK ? make_database(d, home, log) : rv;
 }

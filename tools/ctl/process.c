@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -85,9 +84,6 @@ static _Noreturn void become(const struct process_spawn *s, int gate, int report
                                   : open("/dev/null", O_WRONLY);
     if (setsid() < 0 || null < 0 || log < 0 || dup2(null, 0) < 0 || dup2(log, 1) < 0 ||
         dup2(log, 2) < 0) {
-        failed = errno;
-    }
-    if (failed == 0 && s->nice > 0 && setpriority(PRIO_PROCESS, 0, s->nice) != 0) {
         failed = errno;
     }
     if (failed == 0 && s->uid != 0 &&

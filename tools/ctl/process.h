@@ -23,7 +23,6 @@ struct process_spawn {
     const char *log_path;           /* standard output and error are appended to it */
     uid_t uid;                      /* with gid, when run as root: become this user; 0: stay */
     gid_t gid;
-    int nice;                       /* its priority: 0..19, 19 yields most */
 };
 
 /* Starts a daemon: own session, standard input empty, files of ours closed. recorded is called in
