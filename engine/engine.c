@@ -1,9 +1,9 @@
 /* engine_apply: one batch in, one reply per command out.
  *
- * Memory is the cost of an order, not arithmetic: user, membership, key and order each live in another
- * cache line. So a batch is worked through in windows: all commands of a window are decoded and
- * hashed, then what they will touch is fetched in rounds (map entries → user → membership → order before),
- * then they are applied one after the other. */
+ * Memory is the cost of an order, not arithmetic: user, membership, key and order each live in
+ * another cache line. So a batch is worked through in windows: all commands of a window are decoded
+ * and hashed, then what they will touch is fetched in rounds (map entries → user → membership →
+ * order before), then they are applied one after the other. */
 #include "engine/engine.h"
 
 #include "engine/parts.h"
@@ -43,6 +43,16 @@ void engine_populate(struct engine *e)
     if (e->memory.base != NULL) {
         memory_populate(e->memory.base, e->memory.size);
     }
+}
+
+struct engine_memory engine_index_memory(const struct engine *e)
+{
+    return e->index_memory;
+}
+
+int engine_memory_warm(struct engine_memory part)
+{
+    return memory_warm(part.at, part.size);
 }
 
 enum result refuse_not_found(struct reply *r, enum reply_subject subject)
@@ -147,8 +157,8 @@ static void hash_intent(struct engine *e, struct intent *in)
         /* Scope and key stand side by side in the encoding, each behind its length. */
         const uint8_t *at = (const uint8_t *)c->scope.ptr - 1;
         in->key = hash_bytes128(&e->secret, at, 2 + (size_t)c->scope.len + c->key.len);
-        in->fingerprint = hash_pair(&e->secret, hash_bytes(&e->secret, c->body, c->body_size),
-                                    (uint64_t)c->kind);
+        in->fingerprint =
+            hash_pair(&e->secret, hash_bytes(&e->secret, c->body, c->body_size), (uint64_t)c->kind);
         map_prefetch(&e->keys, in->key.low);
     }
     if (c->kind == COMMAND_ORDER_PLACE) {
@@ -194,8 +204,8 @@ static void fetch_user(struct engine *e, struct intent *in)
     }
 }
 
-/* A user who is not known yet will get the slot that is free then: newcomers are counted, so that the
- * place of their first membership can be fetched, too. */
+/* A user who is not known yet will get the slot that is free then: newcomers are counted, so that
+ * the place of their first membership can be fetched, too. */
 static void fetch_member_entry(struct engine *e, struct intent *in, uint32_t *newcomers)
 {
     const struct command *c = &in->command;
@@ -242,12 +252,12 @@ static bool is_try_again(enum result result)
     return result == RESULT_BACKLOG_FULL || result == RESULT_CAPACITY;
 }
 
-
 /* Runs a command whose key, if it has one, is new, and keeps the answer. */
 static void run_and_keep(struct engine *e, struct intent *in, struct reply *r)
 {
     bool keyed = in->command.key.len > 0;
-    bool placing = in->command.kind == COMMAND_ORDER_PLACE; /* if it succeeds, the order is the key */
+    bool placing =
+        in->command.kind == COMMAND_ORDER_PLACE; /* if it succeeds, the order is the key */
     if (keyed && !placing && e->root->initialized != 0 && slab_full(e, TABLE_ANSWER)) {
         r->result = (uint8_t)refuse_capacity(r, LIMIT_IDEMPOTENCY);
         return;

@@ -1,8 +1,10 @@
-/* engine: the replicated state machine. Stock, sales, eligibilities, orders, payments, leases, denials.
+/* engine: the replicated state machine. Stock, sales, eligibilities, orders, payments, leases,
+ * denials.
  *
- * Pure: no I/O, no clock, no randomness, no floats, no threads, and after COMMAND_INIT no allocation
- * but from memory reserved there. Two engines that applied the same batches at the same indexes are
- * equal, byte for byte in what a checkpoint holds, and so are their digests. docs/adr/0002 tells why.
+ * Pure: no I/O, no clock, no randomness, no floats, no threads, and after COMMAND_INIT no
+ * allocation but from memory reserved there. Two engines that applied the same batches at the same
+ * indexes are equal, byte for byte in what a checkpoint holds, and so are their digests.
+ * docs/adr/0002 tells why.
  *
  * What it owns: every business decision. What it refuses: to know who asks (the gateway
  * authenticates), how a batch got here (raft/), where it is stored (storage/).
@@ -11,8 +13,8 @@
  * each command: idempotency, checks in one precedence order, "must succeed from here", changes →
  * one reply each, events appended to the queue that PostgreSQL is fed from.
  *
- * Failure modes: a refusal is a reply; a batch that does not decode, or a broken invariant, is a bug
- * or damage: CHECK aborts, for a node that no longer understands its state must not go on. */
+ * Failure modes: a refusal is a reply; a batch that does not decode, or a broken invariant, is a
+ * bug or damage: CHECK aborts, for a node that no longer understands its state must not go on. */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
@@ -30,20 +32,34 @@ struct engine;
 struct engine *engine_create(void);
 void engine_destroy(struct engine *e);
 
-/* Backs all memory that the limits reserve, now, in huge pages where the system has them, so that no
- * apply waits for the kernel to clear a page, and address translation costs less. For benchmarks, and
- * for nodes with memory of their own: takes as much memory as the limits could ever need (gigabytes for
- * millions of orders), and the caller waits a second or two for each gigabyte: between
- * COMMAND_INIT and the first client, never while serving. Does nothing before COMMAND_INIT; changes no
- * state. Where the system refuses huge pages, small ones are touched. */
+/* Backs all memory that the limits reserve, now, in huge pages where the system has them, so that
+ * no apply waits for the kernel to clear a page, and address translation costs less. For
+ * benchmarks, and for nodes with memory of their own: takes as much memory as the limits could ever
+ * need (gigabytes for millions of orders), and the caller waits a second or two for each gigabyte:
+ * between COMMAND_INIT and the first client, never while serving. Does nothing before COMMAND_INIT;
+ * changes no state. Where the system refuses huge pages, small ones are touched. */
 void engine_populate(struct engine *e);
 
-/* Gets the replies of one batch, in command order. position: of the command in its batch. The reply is
- * lent until return. */
+/* The memory that commands touch at random, the hash indexes: a few bytes for each order, user and
+ * key that the limits allow. Size 0 before COMMAND_INIT. The rest is filled from its beginning, a
+ * new page for every twentieth order or so. */
+struct engine_memory {
+    void *at;
+    size_t size;
+};
+struct engine_memory engine_index_memory(const struct engine *e);
+
+/* Backs it with memory now, so that no apply waits for the kernel to find a page. On any thread,
+ * while the engine works: contents stay. Even when the engine is gone it does no harm, but a page
+ * or two more may be in use. 0, or -1 where the system cannot do that (Linux before 5.14). */
+int engine_memory_warm(struct engine_memory part);
+
+/* Gets the replies of one batch, in command order. position: of the command in its batch. The reply
+ * is lent until return. */
 typedef void (*engine_reply_cb)(void *ctx, uint32_t position, const struct reply *reply);
 
-/* Applies one batch (proto/command.h) at a log index that is greater than the last one. reply may be
- * NULL. Replicated time becomes max(last, batch time). At most limits.expiries_per_batch_max due
+/* Applies one batch (proto/command.h) at a log index that is greater than the last one. reply may
+ * be NULL. Replicated time becomes max(last, batch time). At most limits.expiries_per_batch_max due
  * things end in one batch: see engine_next_due_ms. */
 void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t size,
                   engine_reply_cb reply, void *ctx);
@@ -55,21 +71,21 @@ uint32_t engine_shards(const struct engine *e);
 const struct command_limits *engine_limits(const struct engine *e);
 
 /* When the next reservation, lease or denial ends, or record retires, in replicated ms; INT64_MAX:
- * nothing waits. At or below engine_time_ms: more is due than one batch may end; submit another. The
- * leader submits an empty batch when this is reached and nothing else comes. */
+ * nothing waits. At or below engine_time_ms: more is due than one batch may end; submit another.
+ * The leader submits an empty batch when this is reached and nothing else comes. */
 int64_t engine_next_due_ms(const struct engine *e);
 
 /* ---- digest ---- */
 
-/* Digest of the whole state, a function of the state only. Amortized: costs what changed since the last
- * call. */
+/* Digest of the whole state, a function of the state only. Amortized: costs what changed since the
+ * last call. */
 uint64_t engine_digest(struct engine *e);
-/* The digest that COMMAND_DIGEST_MARK left at `index`; the last 16 marks are remembered (not part of
- * the state). Returns false when that is not among them. */
+/* The digest that COMMAND_DIGEST_MARK left at `index`; the last 16 marks are remembered (not part
+ * of the state). Returns false when that is not among them. */
 bool engine_marked_digest(const struct engine *e, uint64_t index, uint64_t *digest);
 
-/* Verifies every invariant of docs/architecture.md by a full scan: for tests, the simulator and audit.
- * Returns the number of violations and describes the first in `text`. */
+/* Verifies every invariant of docs/architecture.md by a full scan: for tests, the simulator and
+ * audit. Returns the number of violations and describes the first in `text`. */
 uint64_t engine_check(const struct engine *e, char *text, size_t size);
 
 /* ---- reading (any time between two applies; texts borrow until the next apply) ---- */
@@ -118,14 +134,15 @@ struct order_view {
     int64_t amount, created_ms, pay_by_ms, changed_ms;
     uint64_t created_index, changed_index;
     uint32_t lines_count;
-    struct line_view lines[ORDER_LINES_MAX]; /* one a SKU, repeats summed, in order of first mention */
+    struct line_view
+        lines[ORDER_LINES_MAX]; /* one a SKU, repeats summed, in order of first mention */
 };
 
 struct eligibility_view {
     struct str sale, user;
     int64_t granted_ms;
-    bool granted;              /* false: revoked, or the user only ordered */
-    uint32_t orders, units;    /* live or paid */
+    bool granted;           /* false: revoked, or the user only ordered */
+    uint32_t orders, units; /* live or paid */
 };
 
 struct lease_view {
@@ -156,7 +173,8 @@ bool engine_get_placed(const struct engine *e, struct str scope, struct str key,
  * Each call looks at no more than a bounded number of records, so it may find fewer than max, even
  * none, before the end. Returns how many were written. Empty filters match all. */
 size_t engine_list_skus(const struct engine *e, uint64_t *cursor, struct sku_view *out, size_t max);
-size_t engine_list_sales(const struct engine *e, uint64_t *cursor, struct sale_view *out, size_t max);
+size_t engine_list_sales(const struct engine *e, uint64_t *cursor, struct sale_view *out,
+                         size_t max);
 size_t engine_list_orders(const struct engine *e, struct str sale, struct str user,
                           uint64_t *cursor, struct order_view *out, size_t max);
 size_t engine_list_eligibilities(const struct engine *e, struct str sale, uint64_t *cursor,
@@ -171,7 +189,7 @@ size_t engine_list_denials(const struct engine *e, uint64_t *cursor, struct deni
 /* Storage values: only ever add. */
 enum event_kind {
     EVENT_ORDER_PLACED = 1,
-    EVENT_ORDER_PAID = 2,       /* also a late payment that found its units still free */
+    EVENT_ORDER_PAID = 2, /* also a late payment that found its units still free */
     EVENT_ORDER_CANCELLED = 3,
     EVENT_ORDER_EXPIRED = 4,
     EVENT_ORDER_REFUND_DUE = 5, /* a late payment that cannot be honoured */
@@ -187,16 +205,16 @@ struct event_view {
     uint64_t index;    /* log index of the batch that caused it */
     int64_t time_ms;
     enum event_kind kind;
-    uint32_t shard;             /* of the user */
-    enum order_status status;   /* of the order right after this event (the view below is of now) */
-    uint64_t version;           /* of the order right after this event */
-    struct order_view order;    /* kinds 1-6 and 9 */
-    struct str sale, user;      /* all kinds */
-    struct str payment;         /* payment event id: kinds 2, 5, 9 */
-    int64_t amount;             /* paid: kinds 2, 5, 9 */
+    uint32_t shard;           /* of the user */
+    enum order_status status; /* of the order right after this event (the view below is of now) */
+    uint64_t version;         /* of the order right after this event */
+    struct order_view order;  /* kinds 1-6 and 9 */
+    struct str sale, user;    /* all kinds */
+    struct str payment;       /* payment event id: kinds 2, 5, 9 */
+    int64_t amount;           /* paid: kinds 2, 5, 9 */
     char currency[4];
-    bool restocked;             /* kind 6 */
-    struct str reason;          /* kinds 6, 9: refusal code or the caller's reason */
+    bool restocked;    /* kind 6 */
+    struct str reason; /* kinds 6, 9: refusal code or the caller's reason */
 };
 
 /* Not yet acknowledged by every shard they concern: [first, next). */
@@ -221,8 +239,8 @@ void engine_get_stats(const struct engine *e, struct engine_stats *out);
 
 /* ---- checkpoint: the state as blocks ---- */
 
-/* The whole state is a set of blocks (table, number) of at most ENGINE_BLOCK_SIZE_MAX bytes. A block
- * that is absent is empty. Indexes and maps are rebuilt when loading. */
+/* The whole state is a set of blocks (table, number) of at most ENGINE_BLOCK_SIZE_MAX bytes. A
+ * block that is absent is empty. Indexes and maps are rebuilt when loading. */
 #define ENGINE_BLOCK_SIZE_MAX 1024
 
 struct engine_block {
@@ -233,9 +251,10 @@ struct engine_block {
 };
 typedef void (*engine_block_cb)(void *ctx, const struct engine_block *block);
 
-/* Freezes the set of blocks changed since the last successful checkpoint, as they are now, and hands
- * each to put, once, with its content of this moment: some by engine_checkpoint_step, and a block that
- * a later apply is about to change just before it does. One checkpoint at a time. Constant time. */
+/* Freezes the set of blocks changed since the last successful checkpoint, as they are now, and
+ * hands each to put, once, with its content of this moment: some by engine_checkpoint_step, and a
+ * block that a later apply is about to change just before it does. One checkpoint at a time.
+ * Constant time. */
 void engine_checkpoint_begin(struct engine *e, engine_block_cb put, void *ctx);
 /* Hands over up to blocks_max more. Returns how many are left. */
 size_t engine_checkpoint_step(struct engine *e, size_t blocks_max);

@@ -7,9 +7,10 @@
 #define CACHE_LINE 64
 #define PAGE_SIZE  4096 /* at most: touching some twice does no harm */
 
-/* Small pages, on purpose, unless memory_populate pays for huge ones at a time that is nobody's. Huge ones make the state machine alone a little faster, but the first touch
- * of each costs a millisecond of zeroing on the thread that serves everybody, and the first orders of a
- * sale touch a new one nearly every time: enough to lose an election over. */
+/* Small pages, on purpose, unless memory_populate pays for huge ones at a time that is nobody's.
+ * Huge ones make the state machine alone a little faster, but the first touch of each costs a
+ * millisecond of zeroing on the thread that serves everybody, and the first orders of a sale touch
+ * a new one nearly every time: enough to lose an election over. */
 void memory_reserve(struct memory *m)
 {
     CHECK(m->base == NULL);
@@ -43,6 +44,20 @@ void memory_populate(void *at, size_t size)
         volatile uint8_t *byte = (uint8_t *)at + i;
         *byte = *byte;
     }
+}
+
+int memory_warm(void *at, size_t size)
+{
+#ifdef MADV_POPULATE_WRITE
+    uintptr_t begin = (uintptr_t)at / PAGE_SIZE * PAGE_SIZE;
+    uintptr_t end = ((uintptr_t)at + size) / PAGE_SIZE * PAGE_SIZE;
+    void *pages = (uint8_t *)at - ((uintptr_t)at - begin);
+    return end <= begin || madvise(pages, end - begin, MADV_POPULATE_WRITE) == 0 ? 0 : -1;
+#else
+    (void)at;
+    (void)size;
+    return -1;
+#endif
 }
 
 void *memory_take(struct memory *m, size_t count, size_t size)

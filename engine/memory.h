@@ -20,6 +20,10 @@ void memory_release(struct memory *m);
  * writing there never waits for the kernel again. Contents stay. Takes a second or two a GiB. */
 void memory_populate(void *at, size_t size);
 
+/* The same with the pages the range has, from any thread: contents stay whatever others write
+ * meanwhile. 0, or -1 where the system cannot, or nothing is there any more. */
+int memory_warm(void *at, size_t size);
+
 /* count × size zero bytes, aligned to a cache line; NULL in the first pass. */
 void *memory_take(struct memory *m, size_t count, size_t size);
 

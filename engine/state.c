@@ -5,7 +5,8 @@
 
 /* Size classes of texts, one length byte included. The last holds the longest key. */
 static const uint32_t text_sizes[TEXT_CLASSES] = {16, 32, 64, 136};
-_Static_assert(KEY_SIZE_MAX + 1 <= 136 && REASON_SIZE_MAX + 1 <= 136, "the largest class holds all");
+_Static_assert(KEY_SIZE_MAX + 1 <= 136 && REASON_SIZE_MAX + 1 <= 136,
+               "the largest class holds all");
 
 #define TEXT_SLOT_BITS 30
 #define TEXT_LINK      4 /* offset of the link in a free text */
@@ -38,6 +39,7 @@ static void tables_place(struct engine *e, struct memory *m)
 static void indexes_place(struct engine *e, struct memory *m)
 {
     const struct root *r = e->root;
+    size_t begin = m->size;
     map_place(&e->skus, m, r->skus_max);
     map_place(&e->sales, m, r->sales_max);
     map_place(&e->users, m, r->users_max);
@@ -45,6 +47,7 @@ static void indexes_place(struct engine *e, struct memory *m)
     map_place(&e->orders, m, r->orders_max);
     map_place(&e->keys, m, r->orders_max + r->idempotency_max);
     map_place(&e->leases, m, r->leases_max);
+    e->index_memory = (struct engine_memory){e->skus.entries, m->size - begin};
     due_heap_place_pair(&e->pending, &e->retiring, m, r->orders_max);
     due_heap_place(&e->lease_ends, m, r->leases_max);
     due_heap_place(&e->denial_ends, m, r->users_max);

@@ -1,8 +1,8 @@
 /* The records of the state, and the engine around them.
  *
- * Records refer to each other by slot (u32, 0: none). SKUs and sales stay for the life of the group;
- * everything else is taken from and given back to free lists that are part of the state, so that all
- * replicas give the same record the same slot.
+ * Records refer to each other by slot (u32, 0: none). SKUs and sales stay for the life of the
+ * group; everything else is taken from and given back to free lists that are part of the state, so
+ * that all replicas give the same record the same slot.
  *
  *   sale ──< member >── user        one member per (sale, user): eligibility, live orders, units
  *            member ──< order ──< lines        event ──> order, or member
@@ -43,8 +43,8 @@ struct root {
     uint32_t expiries_per_batch_max;
     uint32_t orders_pending;
     uint64_t idempotency_retention_ms;
-    uint64_t lease_token;  /* the last one given */
-    uint64_t event_first;  /* ring: [first, next) */
+    uint64_t lease_token; /* the last one given */
+    uint64_t event_first; /* ring: [first, next) */
     uint64_t event_next;
     struct slab slabs[TABLE_COUNT];
 };
@@ -82,7 +82,7 @@ struct sale {
     uint8_t late_payment, eligibility_required, paused, closed;
     uint8_t offers_count, id_size, title_size, unused;
     char currency[4];
-    uint32_t members;          /* newest; chained by member.sale_next */
+    uint32_t members; /* newest; chained by member.sale_next */
     uint32_t orders_in_memory;
     uint32_t unused_too;
     uint64_t eligibilities_granted, orders_placed, orders_paid, orders_expired, orders_cancelled;
@@ -135,7 +135,7 @@ struct member {
 _Static_assert(sizeof(struct member) == 40, "no padding");
 
 struct order {
-    uint64_t id; /* 0: free */
+    uint64_t id;                /* 0: free */
     uint64_t key_low, key_high; /* hash of (scope, key) */
     uint64_t fingerprint;       /* of the command that placed it */
     int64_t created_ms, pay_by_ms, changed_ms;
@@ -215,13 +215,14 @@ _Static_assert(sizeof(struct event) == 48, "no padding");
  * could make untrue, but for the hints. */
 struct intent {
     struct command command;
-    bool hashed; /* false: the hash seed was not known yet */
+    bool hashed;        /* false: the hash seed was not known yet */
     struct hash128 key; /* of (scope, key), when there is a key */
     uint64_t fingerprint;
     uint64_t user_hash; /* of order_place and eligibility commands */
     uint64_t sku_hash;  /* of the first line */
-    uint32_t sale; /* that it names; 0: not known when it was decoded. Sales and SKUs never go away */
-    uint32_t sku;  /* of the first line, likewise */
+    uint32_t
+        sale; /* that it names; 0: not known when it was decoded. Sales and SKUs never go away */
+    uint32_t sku; /* of the first line, likewise */
     /* May be the user and the member: only to fetch memory ahead, others may change before. */
     uint32_t user_hint, member_hint;
     uint64_t member_hash;
@@ -231,6 +232,7 @@ struct engine {
     struct root *root; /* read freely; written through the edit at the start of each apply */
     struct tables tables;
     struct memory root_memory, memory;
+    struct engine_memory index_memory; /* of memory: the maps */
     struct hash_secret secret;
     struct command_limits limits;
 
@@ -238,8 +240,9 @@ struct engine {
     struct due_heap pending, retiring; /* orders: reservations; finished ones */
     struct due_heap lease_ends, denial_ends, answer_ends, sale_ends;
 
-    struct reply blank; /* what replies of this batch begin as: copied, which is faster than zeroing */
-    uint32_t position;  /* of the command being applied */
+    struct reply
+        blank; /* what replies of this batch begin as: copied, which is faster than zeroing */
+    uint32_t position; /* of the command being applied */
     struct {
         uint32_t sale, sku;
     } about; /* what it turned out to be about: see idempotency.c */
@@ -255,14 +258,14 @@ struct engine {
     struct intent window[WINDOW];
 };
 
-#define STATE_TABLE(name, id)                                                                 \
-    static inline const struct name *name##_at(const struct engine *e, uint32_t slot)        \
-    {                                                                                         \
-        return table_at(&e->tables.table[id], slot);                                          \
-    }                                                                                         \
-    static inline struct name *name##_edit(struct engine *e, uint32_t slot)                  \
-    {                                                                                         \
-        return table_edit(&e->tables.table[id], slot);                                        \
+#define STATE_TABLE(name, id)                                                                      \
+    static inline const struct name *name##_at(const struct engine *e, uint32_t slot)              \
+    {                                                                                              \
+        return table_at(&e->tables.table[id], slot);                                               \
+    }                                                                                              \
+    static inline struct name *name##_edit(struct engine *e, uint32_t slot)                        \
+    {                                                                                              \
+        return table_edit(&e->tables.table[id], slot);                                             \
     }
 STATE_TABLE(watermark, TABLE_WATERMARK)
 STATE_TABLE(sku, TABLE_SKU)

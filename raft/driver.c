@@ -119,8 +119,8 @@ static void update_entries(struct driver *d, struct raft_update *update)
     free(records);
 }
 
-/* The core has dropped its log in favour of the checkpoint that was offered. Ours stays in the cache
- * until the install is done, so that a failed one can go back to it. */
+/* The core has dropped its log in favour of the checkpoint that was offered. Ours stays in the
+ * cache until the install is done, so that a failed one can go back to it. */
 static void update_snapshot(struct driver *d, struct raft_update *update)
 {
     CHECK(d->install.phase == INSTALL_IDLE);
@@ -151,9 +151,9 @@ static void update_leadership(struct driver *d)
         d->elections++;
         d->tick_ms = d->now_ms;
         driver_quick_end(d);
-        /* Guard 8: always an entry of the own term, because only that commits what earlier leaders left
-         * (Raft §5.4.2), and reads and changes must wait for it. The core adds one itself only if its
-         * log is longer than what it knows to be committed. */
+        /* Guard 8: always an entry of the own term, because only that commits what earlier leaders
+         * left (Raft §5.4.2), and reads and changes must wait for it. The core adds one itself only
+         * if its log is longer than what it knows to be committed. */
         if (d->noop_index == 0 && driver_guarded(d, DRIVER_GUARD_NOOP)) {
             int rv = driver_submit_noop(d);
             if (rv != 0) {
@@ -298,8 +298,8 @@ void driver_end_event(struct driver *d)
         d->seen_uncommitted = d->core.configuration_uncommitted_index;
         d->effects->membership_changed(d->ctx);
     }
-    if (d->unsettled && (d->refill.on ? driver_refill_is_over(d)
-                                      : d->durable_ticket >= d->settle_ticket)) {
+    if (d->unsettled &&
+        (d->refill.on ? driver_refill_is_over(d) : d->durable_ticket >= d->settle_ticket)) {
         d->unsettled = false;
         d->refill.on = false;
         d->effects->settled(d->ctx);
@@ -315,10 +315,10 @@ void driver_end_event(struct driver *d)
 
 /* ---- durability ---- */
 
-/* What of the cache is on disk, for the core. An entry counts only if its very own write is durable.
- * Index and term are not enough:
- *     (5, t3) is written; a leader of t4 replaces it by (5, t4); one of t5, who has it, by (5, t3) again.
- *     The first write completes and says "(5, t3) is durable", but a crash now leaves (5, t4). */
+/* What of the cache is on disk, for the core. An entry counts only if its very own write is
+ * durable. Index and term are not enough: (5, t3) is written; a leader of t4 replaces it by (5,
+ * t4); one of t5, who has it, by (5, t3) again. The first write completes and says "(5, t3) is
+ * durable", but a crash now leaves (5, t4). */
 static void persisted(struct driver *d)
 {
     if (d->install.phase != INSTALL_IDLE) {
@@ -365,9 +365,31 @@ void driver_quick_end(struct driver *d)
     }
 }
 
+/* When the core wants to be ticked. */
+static uint64_t core_deadline_ms(const struct driver *d)
+{
+    if (d->paused) {
+        return d->now_ms;
+    }
+    if (driver_is_leader(d) || d->refill.on) {
+        return d->tick_ms + DRIVER_TICK_MS;
+    }
+    uint64_t deadline = raft_timeout(&d->core);
+    if (d->quick_until_ms != 0 && d->quick_until_ms < deadline) {
+        deadline = d->quick_until_ms;
+    }
+    /* A timeout that did not move (a non-voter, say) must not become a busy loop. */
+    return deadline > d->tick_ms ? deadline : d->tick_ms + 1;
+}
+
 void driver_tick(struct driver *d, uint64_t now_ms)
 {
     driver_begin_event(d, now_ms);
+    driver_send_idle_appends(d);
+    if (d->now_ms < core_deadline_ms(d)) {
+        driver_end_event(d);
+        return;
+    }
     d->tick_ms = d->now_ms;
     if (!d->refill.on) { /* else it would ask for votes */
         struct raft_event event = {.type = RAFT_TIMEOUT};
@@ -387,18 +409,8 @@ void driver_tick(struct driver *d, uint64_t now_ms)
 
 uint64_t driver_deadline_ms(const struct driver *d)
 {
-    if (d->paused) {
-        return d->now_ms;
-    }
-    if (driver_is_leader(d) || d->refill.on) {
-        return d->tick_ms + DRIVER_TICK_MS;
-    }
-    uint64_t deadline = raft_timeout(&d->core);
-    if (d->quick_until_ms != 0 && d->quick_until_ms < deadline) {
-        deadline = d->quick_until_ms;
-    }
-    /* A timeout that did not move (a non-voter, say) must not become a busy loop. */
-    return deadline > d->tick_ms ? deadline : d->tick_ms + 1;
+    uint64_t core_ms = core_deadline_ms(d), idle_ms = driver_idle_append_due_ms(d);
+    return idle_ms < core_ms ? idle_ms : core_ms;
 }
 
 static void peer_set(struct driver *d, uint64_t id, bool connected)

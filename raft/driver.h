@@ -1,10 +1,11 @@
-/* driver: one Raft server as a function of (event, time) → effects. Pure: no I/O, no clock, no loop.
+/* driver: one Raft server as a function of (event, time) → effects. Pure: no I/O, no clock, no
+ * loop.
  *
- * What it owns: the consensus core (raft_step of libraft), the order in which the core's updates are
- * carried out, the guards against the core's bugs (docs/adr/0003), the log cache, requests that wait
- * for commit, the rounds of linearizable reads, what is known of the committed configuration.
- * What it refuses: to know disks, sockets, threads and clocks. Those are behind struct driver_effects,
- * which replica.c fills with the real things and tests/sim with simulated ones.
+ * What it owns: the consensus core (raft_step of libraft), the order in which the core's updates
+ * are carried out, the guards against the core's bugs (docs/adr/0003), the log cache, requests that
+ * wait for commit, the rounds of linearizable reads, what is known of the committed configuration.
+ * What it refuses: to know disks, sockets, threads and clocks. Those are behind struct
+ * driver_effects, which replica.c fills with the real things and tests/sim with simulated ones.
  *
  * Happy path of one command on the leader:
  *     driver_submit → core: RAFT_SUBMIT → write_entries, send(AppendEntries)
@@ -40,8 +41,8 @@ struct driver;
  * driver_checkpoint_published. */
 struct driver_effects {
     /* Each of these three begins a write and returns its ticket. Writes become durable in the order
-     * given, tickets grow; driver_durable reports them. Records are borrowed until return. The first
-     * may have an index that the log has already: it replaces that and what follows. */
+     * given, tickets grow; driver_durable reports them. Records are borrowed until return. The
+     * first may have an index that the log has already: it replaces that and what follows. */
     uint64_t (*write_vote)(void *ctx, uint64_t term, uint64_t vote);
     uint64_t (*write_entries)(void *ctx, const struct record_header *const *records, size_t count);
     /* Drops the whole log; it goes on at index + 1. */
@@ -57,7 +58,8 @@ struct driver_effects {
     /* The newest configuration of the log has changed, committed or not. */
     void (*membership_changed)(void *ctx);
     /* The memory of this node is whole and durable: the first entry of its new log, or all that it
-     * lacked (driver_config.refilling). Once a life, if a bootstrap list was given or it refilled. */
+     * lacked (driver_config.refilling). Once a life, if a bootstrap list was given or it refilled.
+     */
     void (*settled)(void *ctx);
     int (*make_ticket)(void *ctx, struct replica_ticket *ticket); /* as in replica_hooks */
     void (*install)(void *ctx, const struct replica_ticket *ticket, uint64_t from_id);
@@ -74,33 +76,36 @@ struct driver_config {
     bool refilling; /* its disk was lost: no votes until it has caught up (docs/adr/0010) */
 };
 
-#define DRIVER_TICK_MS              50u  /* of a leader: heartbeats */
-#define DRIVER_QUICK_TIMEOUT_MS     40u  /* election timeout when the leader's connection closed */
-#define DRIVER_QUICK_DURATION_MS    600u
-#define DRIVER_INSTALL_TIMEOUT_MS   600000u
-#define DRIVER_APPEND_SIZE_MAX      (1u << 20) /* bytes of entries in one message */
-#define DRIVER_HELD_MESSAGES_MAX    8192u      /* waiting for a vote to be durable; more are dropped */
-#define DRIVER_TRAILING_FACTOR_MAX  8u /* a laggard may hold back at most so many times trailing_entries */
-/* A refilling node is silent for so many election timeouts: elections that count on a vote from before
- * the loss are over by then. */
+#define DRIVER_TICK_MS 50u /* of a leader: heartbeats */
+#define DRIVER_IDLE_APPEND_MS                                                                      \
+    2u /* an AppendEntries without entries waits so long to be overtaken */
+#define DRIVER_QUICK_TIMEOUT_MS   40u /* election timeout when the leader's connection closed */
+#define DRIVER_QUICK_DURATION_MS  600u
+#define DRIVER_INSTALL_TIMEOUT_MS 600000u
+#define DRIVER_APPEND_SIZE_MAX    (1u << 20) /* bytes of entries in one message */
+#define DRIVER_HELD_MESSAGES_MAX  8192u /* waiting for a vote to be durable; more are dropped */
+#define DRIVER_TRAILING_FACTOR_MAX                                                                 \
+    8u /* a laggard may hold back at most so many times trailing_entries */
+/* A refilling node is silent for so many election timeouts: elections that count on a vote from
+ * before the loss are over by then. */
 #define DRIVER_REFILL_QUIET_FACTOR  4u
 #define DRIVER_CATCH_UP_ENTRIES_MAX 64u /* how far behind a member may be when it is promoted */
 
-struct driver *driver_create(const struct driver_config *config, const struct driver_effects *effects,
-                             void *ctx);
+struct driver *driver_create(const struct driver_config *config,
+                             const struct driver_effects *effects, void *ctx);
 /* Requests that still wait get REPLICA_OUTCOME_UNKNOWN or (reads) REPLICA_NOT_LEADER. */
 void driver_destroy(struct driver *d);
 
 /* ---- start: restore what the log holds, then start ---- */
 
 /* Adds recovered entries, consecutive from base_index + 1 in the first call. Copies. */
-void driver_restore(struct driver *d, uint64_t base_index, const struct record_header *const *records,
-                    size_t count);
+void driver_restore(struct driver *d, uint64_t base_index,
+                    const struct record_header *const *records, size_t count);
 
 /* Joins the restored log with the checkpoint at `position` (NULL: none) and begins. term, vote: the
  * newest durable ones, 0 and 0 when there are none. With nothing restored, no position and a
- * bootstrap list, the log begins with that configuration; not when refilling. Returns 0, or -1 after logging why log and
- * checkpoint do not fit together. */
+ * bootstrap list, the log begins with that configuration; not when refilling. Returns 0, or -1
+ * after logging why log and checkpoint do not fit together. */
 int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote,
                  const struct replica_position *position, const struct membership *bootstrap);
 
@@ -114,8 +119,8 @@ void driver_tick(struct driver *d, uint64_t now_ms);
 uint64_t driver_deadline_ms(const struct driver *d);
 
 /* Both directions to the peer stand, or no longer do. When it was the leader that was lost and
- * quick_failover is set, the election timeout shrinks for a moment: a closed connection means a dead
- * process most of the time. Only timing changes, so safety does not depend on the guess. */
+ * quick_failover is set, the election timeout shrinks for a moment: a closed connection means a
+ * dead process most of the time. Only timing changes, so safety does not depend on the guess. */
 void driver_peer_connected(struct driver *d, uint64_t now_ms, uint64_t id);
 void driver_peer_disconnected(struct driver *d, uint64_t now_ms, uint64_t id);
 
@@ -127,18 +132,19 @@ enum replica_status driver_read(struct driver *d, uint64_t now_ms, struct replic
                                 replica_read_cb cb);
 enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t to_id);
 
-/* Proposes a configuration. Refused unless this node is a ready leader, no change is pending and none
- * is under way (N7); a member may become a voter only when it has caught up (N6). The change is done
- * when the committed configuration says so. */
-enum replica_status driver_add(struct driver *d, uint64_t now_ms, const struct replica_member *member);
+/* Proposes a configuration. Refused unless this node is a ready leader, no change is pending and
+ * none is under way (N7); a member may become a voter only when it has caught up (N6). The change
+ * is done when the committed configuration says so. */
+enum replica_status driver_add(struct driver *d, uint64_t now_ms,
+                               const struct replica_member *member);
 enum replica_status driver_assign(struct driver *d, uint64_t now_ms, uint64_t id,
                                   enum replica_member_role role);
 enum replica_status driver_remove(struct driver *d, uint64_t now_ms, uint64_t id);
 
 /* ---- checkpoints and installs ---- */
 
-/* The position of the state as applied now. Until it is published or abandoned, a checkpoint counts as
- * under way and installs are put off. */
+/* The position of the state as applied now. Until it is published or abandoned, a checkpoint counts
+ * as under way and installs are put off. */
 void driver_checkpoint_begin(struct driver *d, struct replica_position *position);
 void driver_checkpoint_published(struct driver *d, uint64_t now_ms,
                                  const struct replica_position *position);
@@ -163,10 +169,10 @@ void driver_get_membership(const struct driver *d, struct membership *m);
 
 struct driver_stats {
     uint64_t first_index, last_index, stored_index, commit_index, applied_index;
-    uint64_t in_flight;     /* submitted here, not yet applied */
+    uint64_t in_flight; /* submitted here, not yet applied */
     uint64_t reads_waiting;
-    uint64_t elections;     /* won by this node */
-    uint64_t installs;      /* begun on this node */
+    uint64_t elections; /* won by this node */
+    uint64_t installs;  /* begun on this node */
     uint64_t messages_refused;
     uint64_t messages_held_dropped;
     uint64_t refill_dropped; /* messages that a refilling node left unanswered */
@@ -174,7 +180,8 @@ struct driver_stats {
 void driver_get_stats(const struct driver *d, struct driver_stats *stats);
 /* Of a peer, as the leader knows it; 0 when this node is no leader. */
 uint64_t driver_match_index(const struct driver *d, uint64_t id);
-/* True while a change waits for commit, or the last promoted member has not stored it yet (guard 8). */
+/* True while a change waits for commit, or the last promoted member has not stored it yet (guard
+ * 8). */
 bool driver_change_pending(const struct driver *d);
 
 #endif

@@ -1,7 +1,8 @@
 /* driver_checkpoint: checkpoints of this node, and installs of a peer's. See driver.h, install.h.
  *
- *     driver_checkpoint_begin → (server writes it) → driver_checkpoint_published → core: SNAPSHOT, trim
- *     InstallSnapshot → effects.install → (server pulls) → driver_install_done → core: PERSISTED_SNAPSHOT
+ *     driver_checkpoint_begin → (server writes it) → driver_checkpoint_published → core: SNAPSHOT,
+ * trim InstallSnapshot → effects.install → (server pulls) → driver_install_done → core:
+ * PERSISTED_SNAPSHOT
  *
  * Failure modes: a checkpoint that is published early waits; a failed pull restarts the core. */
 #include <string.h>
@@ -40,9 +41,9 @@ void driver_checkpoint_abandoned(struct driver *d)
     d->checkpoint_running = false;
 }
 
-/* How many entries behind a checkpoint at `index` stay: what may be in flight, what connected laggards
- * miss, what was promised with tickets; bounded, because a peer that is slow for ever must not keep
- * the whole log in memory. */
+/* How many entries behind a checkpoint at `index` stay: what may be in flight, what connected
+ * laggards miss, what was promised with tickets; bounded, because a peer that is slow for ever must
+ * not keep the whole log in memory. */
 static uint64_t trailing_entries(const struct driver *d, uint64_t index)
 {
     uint64_t trailing = d->config.trailing_entries;
@@ -66,9 +67,9 @@ static uint64_t trailing_entries(const struct driver *d, uint64_t index)
     return wanted < bound ? wanted : bound;
 }
 
-/* Guard 7: the core hears of a checkpoint at A only when its own log is durable up to A and nothing is
- * being installed. Otherwise the core's last_stored would lie below its snapshot: it would count a
- * write that completes later as new, and trim what is not yet on disk. */
+/* Guard 7: the core hears of a checkpoint at A only when its own log is durable up to A and nothing
+ * is being installed. Otherwise the core's last_stored would lie below its snapshot: it would count
+ * a write that completes later as new, and trim what is not yet on disk. */
 void driver_snapshot_if_stored(struct driver *d)
 {
     if (!d->published_waits || d->install.phase != INSTALL_IDLE) {
@@ -130,8 +131,7 @@ void driver_restart_if_drained(struct driver *d)
         return;
     }
     const struct log_cache_entry *last = log_cache_get(&d->cache, d->cache.last);
-    if (d->hold_ticket > d->durable_ticket ||
-        (last != NULL && last->ticket > d->durable_ticket)) {
+    if (d->hold_ticket > d->durable_ticket || (last != NULL && last->ticket > d->durable_ticket)) {
         return;
     }
     d->install.phase = INSTALL_IDLE;

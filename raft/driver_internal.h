@@ -18,7 +18,8 @@
 #include "raft/log_cache.h"
 #include "raft/read_index.h"
 
-/* The guards that a test may switch off. N1..N9 are the core's bugs as numbered in docs/adr/0003. */
+/* The guards that a test may switch off. N1..N9 are the core's bugs as numbered in docs/adr/0003.
+ */
 enum driver_guard {
     DRIVER_GUARD_CHANGE_FIRST = 1u << 0,     /* N1 */
     DRIVER_GUARD_COMMIT_MONOTONIC = 1u << 1, /* N2 */
@@ -32,7 +33,7 @@ enum driver_guard {
     DRIVER_GUARD_SAME_WRITE = 1u << 9,       /* stored means: this very write */
     DRIVER_GUARD_INSTALL_RETRY = 1u << 11,   /* N12: a failed install is offered again */
     DRIVER_GUARD_REFILL = 1u << 12,          /* a node that lost its disk neither votes nor leads */
-    DRIVER_GUARD_SELF_ELECT = 1u << 10,      /* N10: an only voter begins a new term at each start */
+    DRIVER_GUARD_SELF_ELECT = 1u << 10, /* N10: an only voter begins a new term at each start */
 };
 
 /* A message that waits until the newest term and vote are durable. */
@@ -46,6 +47,13 @@ struct held_message {
     size_t records_count;
     uint8_t configuration[REPLICA_CONFIGURATION_SIZE_MAX];
     uint8_t data[REPLICA_TICKET_SIZE_MAX];
+};
+
+/* An AppendEntries without entries that waits for one with entries to overtake it: driver_send.c.
+ */
+struct idle_append {
+    uint64_t due_ms; /* 0: free */
+    struct raft_message message;
 };
 
 /* See driver_refill.c. */
@@ -84,11 +92,12 @@ struct driver {
     uint64_t term, vote;  /* as last given to write_vote or recovered */
     struct held_message *held_first, **held_last;
     size_t held_count;
+    struct idle_append idle_appends[REPLICA_MEMBERS_MAX];
 
     /* Commit and apply. The core's view restarts after a failed install; ours never goes back. */
     bool applying;
-    uint64_t core_commit;   /* checked to be monotonic */
-    uint64_t core_applied;  /* configurations are reported to the core up to here */
+    uint64_t core_commit;  /* checked to be monotonic */
+    uint64_t core_applied; /* configurations are reported to the core up to here */
     uint64_t applied_index, applied_term;
     uint64_t configuration_index; /* the last committed one, at applied_index */
     uint32_t configuration_size;
@@ -104,8 +113,9 @@ struct driver {
     struct replica_submit *submits_first, **submits_last;
     size_t submits_count;
     struct read_index reads;
-    uint64_t change_index, change_member; /* the last change proposed here: see driver_change_pending */
-    uint64_t tick_ms;                     /* of the last tick */
+    uint64_t change_index,
+        change_member; /* the last change proposed here: see driver_change_pending */
+    uint64_t tick_ms;  /* of the last tick */
 
     /* Quick fail-over: the short election timeout ends at this time; 0: not in force. */
     uint64_t quick_until_ms;
@@ -124,7 +134,8 @@ struct driver {
 
     struct refill refill;
     struct refill_answer refill_answers[REPLICA_MEMBERS_MAX];
-    bool unsettled; /* effects.settled is due: when settle_ticket is durable, or the refill is over */
+    bool unsettled; /* effects.settled is due: when settle_ticket is durable, or the refill is over
+                     */
     uint64_t settle_ticket;
 
     bool receiving_stale; /* the message being stepped has an old term (N3) */
@@ -142,7 +153,8 @@ static inline bool driver_guarded(const struct driver *d, enum driver_guard guar
 
 /* Steps the core and carries the update out. Returns what raft_step returned. */
 int driver_step(struct driver *d, struct raft_event *event);
-/* Steps an event that cannot fail while the core and the disk are sane; ends the process otherwise. */
+/* Steps an event that cannot fail while the core and the disk are sane; ends the process otherwise.
+ */
 void driver_step_or_die(struct driver *d, struct raft_event *event, const char *what);
 /* Takes the time of an event and makes the callbacks that driver_start put off. */
 void driver_begin_event(struct driver *d, uint64_t now_ms);
@@ -178,6 +190,8 @@ void driver_send_refill(struct driver *d, uint64_t to_id, enum message_kind kind
                         uint64_t nonce, uint64_t index);
 void driver_send_held(struct driver *d); /* once the vote is durable */
 void driver_drop_held(struct driver *d);
+void driver_send_idle_appends(struct driver *d);            /* those whose time has come */
+uint64_t driver_idle_append_due_ms(const struct driver *d); /* UINT64_MAX: none waits */
 
 /* driver_refill.c */
 void driver_refill_start(struct driver *d);

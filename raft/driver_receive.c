@@ -64,8 +64,8 @@ static void run_advance(struct append_run *run, unsigned count)
     run->left -= count;
 }
 
-/* N5 (guard 5): what lies at or below our first entry, or our snapshot, is committed, so a leader of
- * this term or a later one has it (Leader Completeness, Raft §5.4.3): it matches without being
+/* N5 (guard 5): what lies at or below our first entry, or our snapshot, is committed, so a leader
+ * of this term or a later one has it (Leader Completeness, Raft §5.4.3): it matches without being
  * compared. The core rejects it instead, and the leader, who never got the acknowledgement of an
  * install, steps back one index a round trip. */
 static void run_reanchor(const struct driver *d, struct append_run *run)
@@ -86,8 +86,8 @@ static void run_reanchor(const struct driver *d, struct append_run *run)
     run->prev_term = term;
 }
 
-/* Gives the core the next `count` entries of the run, as one message with a batch of its own: the core
- * frees the batch or hands it back with update.entries. */
+/* Gives the core the next `count` entries of the run, as one message with a batch of its own: the
+ * core frees the batch or hands it back with update.entries. */
 static void step_append(struct driver *d, uint64_t from_id, const struct append_run *run,
                         unsigned count, uint64_t leader_commit)
 {
@@ -134,11 +134,11 @@ static void step_append(struct driver *d, uint64_t from_id, const struct append_
     raft_free(entries);
 }
 
-/* N1 (guard 3): the core records a configuration that is not the first *new* entry of a message at the
- * index of that first entry, and one that comes before the last is applied makes it forget that one.
- * So a change always begins a message of its own; and before it an empty message at the same place
- * commits the change before it: a leader proposes a second one only after the first is committed, so
- * its presence is the proof. */
+/* N1 (guard 3): the core records a configuration that is not the first *new* entry of a message at
+ * the index of that first entry, and one that comes before the last is applied makes it forget that
+ * one. So a change always begins a message of its own; and before it an empty message at the same
+ * place commits the change before it: a leader proposes a second one only after the first is
+ * committed, so its presence is the proof. */
 static void step_changes_first(struct driver *d, uint64_t from_id, struct append_run *run)
 {
     do {
@@ -202,8 +202,9 @@ static void receive_append(struct driver *d, uint64_t from_id, const struct mess
         return;
     }
     if (d->install.phase != INSTALL_IDLE) {
-        /* The core ignores entries now. An empty message anchored where the install will end keeps the
-         * leader informed that we live; a rejection would make it offer again and again (N12). */
+        /* The core ignores entries now. An empty message anchored where the install will end keeps
+         * the leader informed that we live; a rejection would make it offer again and again (N12).
+         */
         run.left = 0;
         run.prev_index = d->install.ticket.position.index;
         run.prev_term = d->install.ticket.position.term;
@@ -229,8 +230,9 @@ static void receive_install(struct driver *d, uint64_t from_id, const struct mes
     }
     if (d->install.phase != INSTALL_IDLE ||
         (d->checkpoint_running && driver_guarded(d, DRIVER_GUARD_INSTALL_BUSY))) {
-        /* N9 (guard 6): a second one while installing leaks inside the core; and an install must not
-         * change the state under a checkpoint that is being written. The leader offers again. */
+        /* N9 (guard 6): a second one while installing leaks inside the core; and an install must
+         * not change the state under a checkpoint that is being written. The leader offers again.
+         */
         return;
     }
     struct replica_ticket *ticket = &d->install.ticket;
@@ -290,7 +292,8 @@ static void receive_result(struct driver *d, uint64_t from_id, struct raft_messa
 static void receive_read(struct driver *d, uint64_t from_id, const struct message *m)
 {
     if (m->kind == MESSAGE_READ) {
-        /* Yes iff our term is the asker's: then no later leader can have had our vote before now. */
+        /* Yes iff our term is the asker's: then no later leader can have had our vote before now.
+         */
         if (m->term == d->core.current_term) {
             driver_send_read(d, from_id, MESSAGE_READ_ACK, m->term, m->seq);
         }
@@ -303,7 +306,6 @@ static void receive_read(struct driver *d, uint64_t from_id, const struct messag
         read_index_applied(&d->reads, d->applied_index);
     }
 }
-
 
 static void receive_core(struct driver *d, uint64_t from_id, const struct message *m)
 {

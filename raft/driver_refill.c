@@ -1,15 +1,15 @@
 /* driver_refill: a member whose disk was lost, on its way back. See docs/adr/0010, driver.h.
  *
  * It has forgotten what it stored, in which term it was and for whom it voted, and the others still
- * count on all three. So until it has caught up with everything it can have promised it gives no vote,
- * asks for none, and confirms no leader's reads; and it takes entries only from a leader of whom it
- * knows that a majority of the *others* followed him after the loss.
+ * count on all three. So until it has caught up with everything it can have promised it gives no
+ * vote, asks for none, and confirms no leader's reads; and it takes entries only from a leader of
+ * whom it knows that a majority of the *others* followed him after the loss.
  *
- *     quiet ──election timeouts──▶ asking ──proof of this term──▶ following ──applied ≥ target──▶ settled
- *                                    ▲───────── a leader of another term ────┘
+ *     quiet ──election timeouts──▶ asking ──proof of this term──▶ following ──applied ≥ target──▶
+ * settled ▲───────── a leader of another term ────┘
  *
- *     AppendEntries → (dropped) REFILL{term, nonce} → the leader: a ReadIndex round, in which we are
- *     silent → REFILL_ACK{term, nonce, target: the leader's last entry} → AppendEntries are taken
+ *     AppendEntries → (dropped) REFILL{term, nonce} → the leader: a ReadIndex round, in which we
+ * are silent → REFILL_ACK{term, nonce, target: the leader's last entry} → AppendEntries are taken
  *
  * Refuses: to persist anything; the server remembers that this node refills, over restarts too. A
  * restart in the middle asks again.
@@ -24,7 +24,8 @@ void driver_refill_start(struct driver *d)
 {
     struct refill *r = &d->refill;
     r->on = d->config.refilling && driver_guarded(d, DRIVER_GUARD_REFILL);
-    /* Differs per process: a proof that an earlier life asked for may be older than a second loss. */
+    /* Differs per process: a proof that an earlier life asked for may be older than a second loss.
+     */
     r->nonce = d->config.seed;
     r->quiet_until_ms = d->now_ms + DRIVER_REFILL_QUIET_FACTOR * d->config.election_timeout_ms;
 }

@@ -1,16 +1,17 @@
 /* driver_request: what is asked of a leader. Submits, linearizable reads, transfer, membership.
  *
- * A submit that was accepted waits in a queue in log order until its entry is applied here while this
- * node still leads the same term. When leadership goes, every waiting submit is told
- * REPLICA_OUTCOME_UNKNOWN: its entry may be on a majority already, and then a later leader commits it.
- * See driver.h, replica.h. */
+ * A submit that was accepted waits in a queue in log order until its entry is applied here while
+ * this node still leads the same term. When leadership goes, every waiting submit is told
+ * REPLICA_OUTCOME_UNKNOWN: its entry may be on a majority already, and then a later leader commits
+ * it. See driver.h, replica.h. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "raft/driver_internal.h"
 
-/* Proposes one entry. On success returns 0 and *index; otherwise the core's error, nothing happened. */
+/* Proposes one entry. On success returns 0 and *index; otherwise the core's error, nothing
+ * happened. */
 static int propose(struct driver *d, enum record_type type, enum raft_entry_type core_type,
                    const void *data, uint32_t size, uint64_t *index)
 {
@@ -56,8 +57,8 @@ enum replica_status driver_submit(struct driver *d, uint64_t now_ms, struct repl
     if (d->paused || !d->leading) {
         return REPLICA_NOT_LEADER;
     }
-    /* A leader that is not ready, or is handing over, is as busy as one whose queue is full: the caller
-     * tries again and by then somebody leads. */
+    /* A leader that is not ready, or is handing over, is as busy as one whose queue is full: the
+     * caller tries again and by then somebody leads. */
     if (!can_propose(d) || d->submits_count == REPLICA_IN_FLIGHT_MAX) {
         return REPLICA_BUSY;
     }
@@ -136,8 +137,7 @@ static void ask_voters(struct driver *d, const struct membership *m)
 {
     for (size_t i = 0; i < m->count; i++) {
         if (m->members[i].role == REPLICA_VOTER && m->members[i].id != d->config.id) {
-            driver_send_read(d, m->members[i].id, MESSAGE_READ, d->leading_term,
-                             d->reads.sequence);
+            driver_send_read(d, m->members[i].id, MESSAGE_READ, d->leading_term, d->reads.sequence);
         }
     }
 }
@@ -148,7 +148,8 @@ void driver_read_round(struct driver *d)
     while (d->leading && d->ready && read_index_begin(&d->reads, raft_commit_index(&d->core))) {
         driver_get_membership(d, &m);
         ask_voters(d, &m);
-        /* Our own voice; enough when this is the only voter. Then callbacks may have added reads. */
+        /* Our own voice; enough when this is the only voter. Then callbacks may have added reads.
+         */
         if (!read_index_answer(&d->reads, d->config.id, d->reads.sequence, d->config.id, &m)) {
             return;
         }
@@ -226,9 +227,9 @@ static enum replica_status change(struct driver *d, uint64_t now_ms, const struc
     return rv == 0 ? REPLICA_OK : REPLICA_REFUSED;
 }
 
-/* N7: the core accepts a change before an entry of its own term is committed. Then two leaders can each
- * commit a configuration of their own, with majorities that do not meet (Ongaro's note of 2015 on
- * single-server changes). `ready` means that the no-op of this term is committed and applied. */
+/* N7: the core accepts a change before an entry of its own term is committed. Then two leaders can
+ * each commit a configuration of their own, with majorities that do not meet (Ongaro's note of 2015
+ * on single-server changes). `ready` means that the no-op of this term is committed and applied. */
 static enum replica_status change_allowed(const struct driver *d)
 {
     if (d->paused || !d->leading) {
@@ -240,7 +241,8 @@ static enum replica_status change_allowed(const struct driver *d)
     return can_propose(d) && !driver_change_pending(d) ? REPLICA_OK : REPLICA_REFUSED;
 }
 
-enum replica_status driver_add(struct driver *d, uint64_t now_ms, const struct replica_member *member)
+enum replica_status driver_add(struct driver *d, uint64_t now_ms,
+                               const struct replica_member *member)
 {
     enum replica_status status = change_allowed(d);
     struct membership from, to;
@@ -266,9 +268,9 @@ enum replica_status driver_assign(struct driver *d, uint64_t now_ms, uint64_t id
     if (membership_assign(&from, id, role, &to) != 0) {
         return REPLICA_REFUSED;
     }
-    /* N6: a node refuses votes for as long as its own configuration calls it a non-voter. A laggard that
-     * was promoted counts for the majority but cannot give its vote: enough of them and a healed
-     * cluster elects nobody. */
+    /* N6: a node refuses votes for as long as its own configuration calls it a non-voter. A laggard
+     * that was promoted counts for the majority but cannot give its vote: enough of them and a
+     * healed cluster elects nobody. */
     bool promoted = role == REPLICA_VOTER;
     if (promoted && driver_guarded(d, DRIVER_GUARD_CHANGE_TERM) &&
         driver_match_index(d, id) + DRIVER_CATCH_UP_ENTRIES_MAX < d->cache.last) {

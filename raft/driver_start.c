@@ -1,10 +1,11 @@
 /* driver_start: joining log and checkpoint, and bringing the core up. See driver.h.
  *
- * Happy path: driver_restore (recovered entries) → driver_start: the restart rule of join_checkpoint,
- * bootstrap of a new log, then the core is given term, vote, snapshot and entries in one event.
+ * Happy path: driver_restore (recovered entries) → driver_start: the restart rule of
+ * join_checkpoint, bootstrap of a new log, then the core is given term, vote, snapshot and entries
+ * in one event.
  *
- * Failure modes: log and checkpoint that cannot belong together are refused with what to do about it;
- * nothing is guessed. */
+ * Failure modes: log and checkpoint that cannot belong together are refused with what to do about
+ * it; nothing is guessed. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,14 +117,15 @@ static bool log_is_sane(const struct driver *d, uint64_t term)
     return true;
 }
 
-/* The restart rule: the log is kept iff it holds the checkpoint's last entry. After an install whose
- * reset of the log was lost in a crash it does not; then everything in it is older than the
+/* The restart rule: the log is kept iff it holds the checkpoint's last entry. After an install
+ * whose reset of the log was lost in a crash it does not; then everything in it is older than the
  * checkpoint or was never promised to anybody (while installing no entry is acknowledged). */
 static int join_checkpoint(struct driver *d, const struct replica_position *p)
 {
     uint64_t base = d->cache.base;
     bool held = log_cache_term(&d->cache, p->index) == p->term;
-    bool follows = base == p->index; /* trimmed right behind the checkpoint, or reset by an install */
+    bool follows =
+        base == p->index; /* trimmed right behind the checkpoint, or reset by an install */
     if (held || follows) {
         return 0;
     }
@@ -169,14 +171,15 @@ static void bootstrap_log(struct driver *d, const struct membership *m)
 /* The newest configuration of log and checkpoint. */
 static bool newest_membership(const struct driver *d, struct membership *m)
 {
-    for (uint64_t i = d->cache.last; i > d->cache.base && i > d->snapshot.configuration_index; i--) {
+    for (uint64_t i = d->cache.last; i > d->cache.base && i > d->snapshot.configuration_index;
+         i--) {
         const struct record_header *record = log_cache_get(&d->cache, i)->record;
         if (record->type == RECORD_CHANGE) {
             return membership_decode(record_data(record), record->size, m) == 0;
         }
     }
-    return d->snapshot.index > 0 && membership_decode(d->snapshot.configuration,
-                                                      d->snapshot.configuration_size, m) == 0;
+    return d->snapshot.index > 0 &&
+           membership_decode(d->snapshot.configuration, d->snapshot.configuration_size, m) == 0;
 }
 
 static enum raft_entry_type entry_type(const struct record_header *record)
@@ -270,11 +273,12 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
         d->applied_index = position->index;
         d->applied_term = position->term;
         driver_configuration_set(d, position->configuration_index, position->configuration,
-                          position->configuration_size);
+                                 position->configuration_size);
     } else if (d->cache.base > 0) {
-        log_error("raft: the log begins at %llu, but there is no checkpoint. Restore the checkpoint, "
-                  "or remove this node's data directory to refill it from its peers",
-                  (unsigned long long)(d->cache.base + 1));
+        log_error(
+            "raft: the log begins at %llu, but there is no checkpoint. Restore the checkpoint, "
+            "or remove this node's data directory to refill it from its peers",
+            (unsigned long long)(d->cache.base + 1));
         return -1;
     } else if (fresh && bootstrap != NULL && bootstrap->count > 0 && !d->refill.on) {
         bootstrap_log(d, bootstrap);
@@ -294,9 +298,9 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
         membership_is_only_voter(&m, d->config.id)) {
         /* N10: an only voter makes itself leader of the term that it was started with. It may have
          * led that term before and sent entries to a standby that its own disk then lost:
-         *     sends (5, t1) = x to the standby, crashes before x is durable, restarts as leader of t1,
-         *     writes (5, t1) = y: the standby keeps x, because index and term agree.
-         * So it begins a new term at each start. */
+         *     sends (5, t1) = x to the standby, crashes before x is durable, restarts as leader of
+         * t1, writes (5, t1) = y: the standby keeps x, because index and term agree. So it begins a
+         * new term at each start. */
         driver_write_vote(d, term + 1, d->config.id);
     }
     d->started = true;

@@ -72,6 +72,7 @@ struct wal {
     uint64_t trim_wanted, trim_done;
     bool trim_forced; /* a reset was written: older segments are void */
     bool stopping;
+    bool writer_waits; /* for work, with nothing to do: a signal is due */
     struct wal_stats stats;
     struct histogram write_ns;
     /* the preparer: it creates `spare_number` while spare_busy, then reports it */
@@ -161,11 +162,17 @@ static void queue_record(struct wal *w, const struct record_header *record)
     w->queued_bytes += record_size(record);
 }
 
-static uint64_t queue_finish(struct wal *w)
+/* Ends a request. Unlocks first: the writer, woken with the mutex held, would only go to sleep
+ * again. */
+static uint64_t queue_finish_unlock(struct wal *w)
 {
-    w->tail->ticket = ++w->ticket_last;
-    pthread_cond_signal(&w->work);
-    return w->ticket_last;
+    uint64_t ticket = w->tail->ticket = ++w->ticket_last;
+    bool wake = w->writer_waits;
+    pthread_mutex_unlock(&w->mutex);
+    if (wake) {
+        pthread_cond_signal(&w->work);
+    }
+    return ticket;
 }
 
 /* ---- the writing thread ---- */
@@ -233,7 +240,9 @@ static void writer_write(struct wal *w, struct batch *b)
     w->trim_forced |= write.resets;
     batch_put(w, b);
     pthread_cond_broadcast(&w->written);
+    pthread_mutex_unlock(&w->mutex); /* the loop takes it as soon as it wakes */
     uv_async_send(&w->async);
+    pthread_mutex_lock(&w->mutex);
 }
 
 static void *writer_main(void *arg)
@@ -254,7 +263,9 @@ static void *writer_main(void *arg)
         } else if (w->stopping) {
             break;
         } else {
+            w->writer_waits = true;
             pthread_cond_wait(&w->work, &w->mutex);
+            w->writer_waits = false;
             continue;
         }
         /* Under constant load the queue is never empty: trimming must not starve. */
@@ -453,9 +464,7 @@ uint64_t wal_append(struct wal *w, const struct record_header *const *records, s
         queue_record(w, record);
         w->last_index = record->index;
     }
-    uint64_t ticket = queue_finish(w);
-    pthread_mutex_unlock(&w->mutex);
-    return ticket;
+    return queue_finish_unlock(w);
 }
 
 uint64_t wal_set_vote(struct wal *w, uint64_t term, uint64_t vote)
@@ -466,9 +475,7 @@ uint64_t wal_set_vote(struct wal *w, uint64_t term, uint64_t vote)
     pthread_mutex_lock(&w->mutex);
     w->term = term;
     queue_record(w, (const struct record_header *)(const void *)record);
-    uint64_t ticket = queue_finish(w);
-    pthread_mutex_unlock(&w->mutex);
-    return ticket;
+    return queue_finish_unlock(w);
 }
 
 uint64_t wal_reset(struct wal *w, uint64_t index, uint64_t term)
@@ -477,9 +484,7 @@ uint64_t wal_reset(struct wal *w, uint64_t index, uint64_t term)
     pthread_mutex_lock(&w->mutex);
     wal_block_add_reset(&batch_append(w)->block, index, term);
     w->last_index = index;
-    uint64_t ticket = queue_finish(w);
-    pthread_mutex_unlock(&w->mutex);
-    return ticket;
+    return queue_finish_unlock(w);
 }
 
 void wal_trim(struct wal *w, uint64_t upto_index)

@@ -1,7 +1,8 @@
 /* Life of a node, the hooks of its replica, and what each turn of its loop does.
  *
- * Start: identity (new, member or refilling) → checkpoint opened and verified → engine loaded → log recovered and joined with
- * it → peers and sessions listened for. Whatever is wrong is said before anything is answered.
+ * Start: identity (new, member or refilling) → checkpoint opened and verified → engine loaded → log
+ * recovered and joined with it → peers and sessions listened for. Whatever is wrong is said before
+ * anything is answered.
  *
  * Drain (SIGTERM): no commands are taken any more, leadership is handed over, what was taken is
  * answered; then sessions, persister, replica and checkpoint close, in this order, each when the
@@ -107,6 +108,7 @@ static void settled_hook(void *ctx)
 void node_engine_replaced(struct node *n, struct engine *engine)
 {
     n->engine = engine;
+    warm_up_stop(&n->warm_up); /* of the former */
     cluster_clock_heard(&n->clock, engine_time_ms(engine), false, clock_monotonic_ns());
 }
 
@@ -123,6 +125,12 @@ static int64_t now_cb(void *ctx)
 {
     struct node *n = ctx;
     return cluster_clock_now_ms(&n->clock, clock_monotonic_ns(), clock_wall_ms());
+}
+
+static uint64_t monotonic_cb(void *ctx)
+{
+    (void)ctx;
+    return clock_monotonic_ns();
 }
 
 static bool propose_own_cb(void *ctx, const struct command *command)
@@ -173,13 +181,22 @@ static void let_time_pass(struct node *n)
     }
 }
 
+/* Ends the loop's wait; check_cb does the work. */
+static void pace_cb(uv_timer_t *timer)
+{
+    (void)timer;
+}
+
 void node_pump(struct node *n)
 {
     if (n->closing) {
         return;
     }
     bool serves = n->role == REPLICA_LEADER && n->ready;
-    submit_queue_dispatch(n->queue, serves);
+    uint32_t wait_ms = submit_queue_dispatch(n->queue, serves);
+    if (wait_ms > 0 && !uv_is_active((uv_handle_t *)&n->pace)) {
+        CHECK(uv_timer_start(&n->pace, pace_cb, wait_ms, 0) == 0);
+    }
     if (serves && !n->draining) {
         let_time_pass(n);
     }
@@ -224,6 +241,7 @@ static void tick_cb(uv_timer_t *timer)
         begin_close(n);
         return;
     }
+    warm_up_tick(&n->warm_up, n->loop, n->engine);
     if (n->installer == NULL) {
         (void)engine_digest(n->engine); /* little and often, so that nobody has to wait for much */
         checkpoint_driver_tick(&n->checkpoints, n->applied_index, n->applied_bytes);
@@ -302,8 +320,9 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                     .trailing_entries = o->trailing_entries,
                                     .log_sync = o->log_sync};
     if (state == IDENTITY_REFILLING) {
-        log_info("refilling: no votes until a leader has filled this node (a new cluster begins with "
-                 "--new-cluster)");
+        log_info(
+            "refilling: no votes until a leader has filled this node (a new cluster begins with "
+            "--new-cluster)");
     }
     memcpy(config.identity.key, o->key, sizeof config.identity.key);
     memcpy(config.identity.cluster_id, o->cluster_id, sizeof config.identity.cluster_id);
@@ -318,8 +337,10 @@ static int join_cluster(struct node *n, const struct replica_position *position,
 
 int node_start(uv_loop_t *loop, const struct node_options *options, struct node **out)
 {
-    static const struct submit_queue_callbacks queue_callbacks = {propose_cb, now_cb,
-                                                                  session_answered};
+    static const struct submit_queue_callbacks queue_callbacks = {.propose = propose_cb,
+                                                                  .now_ms = now_cb,
+                                                                  .monotonic_ns = monotonic_cb,
+                                                                  .answered = session_answered};
     struct replica_position position;
     enum identity_state state;
     struct node *n = calloc(1, sizeof *n);
@@ -353,6 +374,7 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
                            options->checkpoint_entries, options->checkpoint_size,
                            options->checkpoint_interval_ms);
     CHECK(uv_timer_init(loop, &n->tick) == 0);
+    CHECK(uv_timer_init(loop, &n->pace) == 0);
     CHECK(uv_check_init(loop, &n->check) == 0);
     n->tick_expected_ns = uv_hrtime() + NODE_TICK_MS * 1000000ull;
     CHECK(uv_timer_start(&n->tick, tick_cb, NODE_TICK_MS, NODE_TICK_MS) == 0);
@@ -386,8 +408,9 @@ static void handle_closed_cb(uv_handle_t *handle)
 static void store_closed_cb(void *ctx)
 {
     struct node *n = ctx;
-    n->parts_open = 2;
-    n->tick.data = n->check.data = n;
+    n->parts_open = 3;
+    n->tick.data = n->pace.data = n->check.data = n;
+    uv_close((uv_handle_t *)&n->pace, handle_closed_cb);
     uv_close((uv_handle_t *)&n->tick, handle_closed_cb);
     uv_close((uv_handle_t *)&n->check, handle_closed_cb);
 }
@@ -422,11 +445,13 @@ static void begin_close(struct node *n)
 {
     if (!n->closing) {
         n->closing = true;
+        warm_up_stop(&n->warm_up);
         submit_queue_fail(n->queue);
         read_requests_end(n);
         install_cancel(n);
     }
-    if (n->installer == NULL && n->chunks_count == 0 && n->listener != NULL && n->parts_open == 0) {
+    bool busy = n->installer != NULL || n->chunks_count != 0 || n->warm_up.running;
+    if (!busy && n->listener != NULL && n->parts_open == 0) {
         n->parts_open = 1; /* once */
         log_info("closing");
         checkpoint_driver_pause(&n->checkpoints, checkpoints_idle_cb, n);

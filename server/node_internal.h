@@ -14,6 +14,7 @@
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
+#include "server/warm_up.h"
 
 #define NODE_HAND_OVER_MS        2500 /* a drained leader tries this long to find a successor */
 #define NODE_TICK_MS             10
@@ -50,6 +51,7 @@ struct node {
     struct link_server *listener;
     struct cluster_clock clock;
     struct installer *installer; /* NULL: none under way */
+    struct warm_up warm_up;
 
     enum replica_role role;
     bool ready;
@@ -62,6 +64,7 @@ struct node {
     uint64_t idle_batch_ms; /* loop time of the last batch applied */
 
     uv_timer_t tick;
+    uv_timer_t pace; /* a batch is due: submit_queue */
     uv_check_t check;
 
     uint32_t sessions_count;

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "base/clock.h"
 #include "proto/node.pb-c.h"
 
 #define RETRY_AFTER_MIN_MS 5
@@ -45,6 +44,7 @@ struct submit_queue {
     struct submit_queue_stats stats;
     double drain_per_ms; /* commands answered, averaged over batches */
     uint64_t drained_ns;
+    uint64_t paced_ns; /* no batch before, unless it is full; 0: at once */
 };
 
 static void list_append(struct list *l, struct batch *b)
@@ -227,7 +227,7 @@ static void submit_cb(struct replica_submit *req, enum replica_status status, ui
     list_remove(&q->in_flight, b);
     q->stats.in_flight -= count;
     if (status == REPLICA_OK) {
-        uint64_t now_ns = clock_monotonic_ns();
+        uint64_t now_ns = q->callbacks.monotonic_ns(q->ctx);
         CHECK(b->replied == count);
         histogram_add(&q->stats.wait_ns, now_ns - b->proposed_ns);
         note_drained(q, count, now_ns);
@@ -258,7 +258,7 @@ void submit_queue_fail(struct submit_queue *q)
 static enum replica_status propose(struct submit_queue *q, struct batch *b)
 {
     size_t size = batch_end(&b->builder, q->callbacks.now_ms(q->ctx));
-    b->proposed_ns = clock_monotonic_ns();
+    b->proposed_ns = q->callbacks.monotonic_ns(q->ctx);
     uint32_t count = b->builder.count;
     /* Counted before: whoever is alone in its cluster might be told within the call. */
     list_append(&q->in_flight, b);
@@ -269,15 +269,27 @@ static enum replica_status propose(struct submit_queue *q, struct batch *b)
         q->stats.in_flight -= count;
         return status;
     }
+    q->paced_ns = count >= SUBMIT_PACE_COMMANDS ? b->proposed_ns + SUBMIT_PACE_NS : 0;
     q->stats.batches_total++;
     q->stats.commands_total += count;
     histogram_add(&q->stats.batch_commands, count);
     return REPLICA_OK;
 }
 
-void submit_queue_dispatch(struct submit_queue *q, bool ready)
+/* The only batch that waits is the one being filled, and more is likely to come. */
+static uint64_t pace_left_ns(const struct submit_queue *q)
+{
+    uint64_t now_ns = q->paced_ns != 0 ? q->callbacks.monotonic_ns(q->ctx) : 0;
+    return q->queued.count == 1 && now_ns < q->paced_ns ? q->paced_ns - now_ns : 0;
+}
+
+uint32_t submit_queue_dispatch(struct submit_queue *q, bool ready)
 {
     while (ready && q->queued.head != NULL && q->in_flight.count < SUBMIT_IN_FLIGHT_MAX) {
+        uint64_t wait_ns = pace_left_ns(q);
+        if (wait_ns > 0) {
+            return (uint32_t)((wait_ns + 999999) / 1000000);
+        }
         struct batch *b = q->queued.head;
         list_remove(&q->queued, b);
         q->stats.queued -= b->builder.count;
@@ -291,8 +303,9 @@ void submit_queue_dispatch(struct submit_queue *q, bool ready)
         if (status == REPLICA_NOT_LEADER) {
             submit_queue_fail(q);
         }
-        return; /* busy: the next iteration */
+        return 0; /* busy: the next iteration */
     }
+    return 0;
 }
 
 void submit_queue_tick(struct submit_queue *q)

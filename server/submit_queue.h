@@ -8,8 +8,12 @@
  * submit_queue_dispatch, once a loop iteration, proposes batches while fewer than
  * SUBMIT_IN_FLIGHT_MAX are on their way; commands that come meanwhile fill the next one → apply
  * asks submit_queue_expects and gives each reply to submit_queue_reply_cb → when the last command
- * of a work has its outcome, `answered`. So a batch is closed by size, by count, or by a free slot,
- * whichever comes first; nothing waits for time.
+ * of a work has its outcome, `answered`.
+ *
+ * When a batch goes: at once, as long as commands come one by one. In a rush, that is when the
+ * batch before carried SUBMIT_PACE_COMMANDS or more, SUBMIT_PACE_NS after that one or when it is
+ * full, whichever is first: each batch costs a synced write and some messages on every node however
+ * small it is, and fewer of them answer a crowd sooner (docs/adr/0011).
  *
  * Failure modes: all batches are full: submit_queue_add returns false (busy). Leadership lost:
  * what was not proposed is NOT_LEADER, what was is OUTCOME_UNKNOWN. */
@@ -23,8 +27,10 @@
 
 #define SUBMIT_IN_FLIGHT_MAX 8 /* batches proposed and not yet applied */
 #define SUBMIT_BATCHES_MAX                                                                         \
-    64                    /* in memory: filling, waiting and in flight; 64 KiB of commands each */
-#define SUBMIT_RESERVED 4 /* of those for the node's own commands */
+    64 /* in memory: filling, waiting and in flight; 64 KiB of commands each */
+#define SUBMIT_RESERVED      4 /* of those for the node's own commands */
+#define SUBMIT_PACE_COMMANDS 8
+#define SUBMIT_PACE_NS       1000000u
 
 /* Commands that are answered together: one Submit frame. The caller's memory until answered. */
 struct submit_work {
@@ -36,7 +42,8 @@ struct submit_queue_callbacks {
     /* As replica_submit. */
     enum replica_status (*propose)(void *ctx, struct replica_submit *req, const void *data,
                                    size_t size, replica_submit_cb cb);
-    int64_t (*now_ms)(void *ctx); /* to stamp on a batch */
+    int64_t (*now_ms)(void *ctx); /* replicated time, to stamp on a batch */
+    uint64_t (*monotonic_ns)(void *ctx);
     /* Every outcome of the work is there; the work is the callee's. Not from within
      * submit_queue_add. */
     void (*answered)(void *ctx, struct submit_work *work);
@@ -62,8 +69,9 @@ bool submit_queue_add(struct submit_queue *q, struct submit_work *work, uint32_t
 /* A command of the node itself: no reply is kept. first: before everything queued. */
 bool submit_queue_add_own(struct submit_queue *q, const void *command, size_t size, bool first);
 
-/* Proposes what can be. ready false: this node leads but is not ready; everything waits. */
-void submit_queue_dispatch(struct submit_queue *q, bool ready);
+/* Proposes what can be. ready false: this node leads but is not ready; everything waits. Returns in
+ * how many ms a batch is due that waits for time; 0: none does. */
+uint32_t submit_queue_dispatch(struct submit_queue *q, bool ready);
 /* Proposes a batch without commands, to let time pass, unless something is queued or in flight. */
 void submit_queue_tick(struct submit_queue *q);
 /* This node does not lead: everything not proposed is NOT_LEADER. */

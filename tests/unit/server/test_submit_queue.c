@@ -29,6 +29,7 @@ static size_t log_count;
 static uint64_t next_index;
 static enum replica_status refuse_with; /* 0: accept */
 static int64_t now_ms;
+static uint64_t monotonic_ns;
 static size_t answered;
 
 struct work {
@@ -65,6 +66,12 @@ static int64_t now_cb(void *ctx)
     return now_ms;
 }
 
+static uint64_t monotonic_cb(void *ctx)
+{
+    (void)ctx;
+    return monotonic_ns;
+}
+
 static void answered_cb(void *ctx, struct submit_work *work)
 {
     struct work *w = container_of(work, struct work, work);
@@ -76,11 +83,13 @@ static void answered_cb(void *ctx, struct submit_work *work)
 
 static struct submit_queue *create(void)
 {
-    static const struct submit_queue_callbacks callbacks = {propose_cb, now_cb, answered_cb};
+    static const struct submit_queue_callbacks callbacks = {propose_cb, now_cb, monotonic_cb,
+                                                            answered_cb};
     log_count = 0;
     next_index = 100;
     refuse_with = REPLICA_OK;
     now_ms = 1000;
+    monotonic_ns = 1000000000;
     answered = 0;
     return submit_queue_create(&callbacks, NULL);
 }
@@ -255,12 +264,54 @@ static void test_own_first_and_ticks(void **state)
     submit_queue_destroy(q);
 }
 
+/* After a batch of many the next one waits, but not for ever, and not when it is full. */
+static void test_paced_in_a_rush(void **state)
+{
+    (void)state;
+    struct submit_queue *q = create();
+    static struct work w[3 * SUBMIT_PACE_COMMANDS + 1 + BATCH_COMMANDS_MAX];
+    size_t n = 0;
+    for (int i = 0; i < SUBMIT_PACE_COMMANDS; i++) {
+        add(q, &w[n++], "x");
+    }
+    assert_int_equal(submit_queue_dispatch(q, true), 0);
+    assert_int_equal(log_count, 1);
+    add(q, &w[n++], "x");
+    assert_int_equal(submit_queue_dispatch(q, true), 1);
+    commit(q); /* nothing is in flight any more: still */
+    monotonic_ns += SUBMIT_PACE_NS - 1;
+    assert_int_equal(submit_queue_dispatch(q, true), 1);
+    assert_int_equal(log_count, 0);
+    monotonic_ns += 1;
+    assert_int_equal(submit_queue_dispatch(q, true), 0);
+    assert_int_equal(log_count, 1);
+    /* That one was alone: the rush is over. */
+    add(q, &w[n++], "x");
+    assert_int_equal(submit_queue_dispatch(q, true), 0);
+    assert_int_equal(log_count, 2);
+    for (int i = 0; i < SUBMIT_PACE_COMMANDS; i++) {
+        add(q, &w[n++], "x");
+    }
+    assert_int_equal(submit_queue_dispatch(q, true), 0);
+    for (int i = 0; i < BATCH_COMMANDS_MAX + 1; i++) {
+        add(q, &w[n++], "x");
+    }
+    assert_int_equal(submit_queue_dispatch(q, true), 1);
+    assert_int_equal(log_count, 4); /* the full one went, the one with the last command waits */
+    submit_queue_fail(q);
+    while (log_count > 0) {
+        commit(q);
+    }
+    assert_int_equal(answered, n);
+    submit_queue_destroy(q);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_joined_and_matched),  cmocka_unit_test(test_window_closes_batches),
         cmocka_unit_test(test_full_is_busy),        cmocka_unit_test(test_leadership_lost),
-        cmocka_unit_test(test_own_first_and_ticks),
+        cmocka_unit_test(test_own_first_and_ticks), cmocka_unit_test(test_paced_in_a_rush),
     };
     return cmocka_run_group_tests_name("submit_queue", tests, NULL, NULL);
 }
