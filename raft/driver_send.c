@@ -124,8 +124,13 @@ static bool idle_append_is_current(const struct driver *d, const struct idle_app
 
 static void idle_append_send(struct driver *d, struct idle_append *idle)
 {
+    struct raft_append_entries *args = &idle->message.append_entries;
     idle->due_ms = 0;
     if (idle_append_is_current(d, idle)) {
+        /* What was committed meanwhile, as far as this message vouches for the peer's log. */
+        uint64_t commit = raft_commit_index(&d->core);
+        commit = commit < args->prev_log_index ? commit : args->prev_log_index;
+        args->leader_commit = commit > args->leader_commit ? commit : args->leader_commit;
         emit_now(d, idle->message.server_id, &(struct message_out){.raft = &idle->message});
     }
 }

@@ -639,6 +639,80 @@ static void test_submit_commits_or_is_unknown(void **state)
     world_destroy(w);
 }
 
+static size_t count_appends(const struct world *w, uint64_t to, bool with_entries)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < w->sent_count; i++) {
+        const struct sent *sent = &w->sent[i];
+        bool append = sent->core && sent->raft.type == RAFT_APPEND_ENTRIES;
+        count += append && sent->to == to && (sent->records > 0) == with_entries ? 1 : 0;
+    }
+    return count;
+}
+
+static const struct sent *last_core_to(const struct world *w, uint64_t to)
+{
+    for (size_t i = w->sent_count; i-- > 0;) {
+        if (w->sent[i].to == to && w->sent[i].core) {
+            return &w->sent[i];
+        }
+    }
+    return NULL;
+}
+
+/* A message that only tells of a commit waits for entries that tell it too, but not for long, and no
+ * other kind of message overtakes it. */
+static void test_commit_rides_on_entries(void **state)
+{
+    (void)state;
+    struct world *w = ready_leader(0);
+    struct request a = {.status = 1}, b = {.status = 1};
+    w->now_ms = driver_deadline_ms(w->driver);
+    driver_tick(w->driver, w->now_ms);
+    w->sent_count = 0;
+    assert_int_equal(driver_submit(w->driver, w->now_ms, &a.submit, "abc", 3, submit_cb), 0);
+    w->now_ms += 2; /* a heartbeat is due */
+    receive_result(w, 2, 2, 0, 3);
+    make_durable(w);
+    assert_int_equal(a.status, REPLICA_OK);
+    assert_int_equal(count_appends(w, 2, true), 1);
+    assert_int_equal(count_appends(w, 2, false), 0);
+    assert_int_equal(driver_deadline_ms(w->driver), w->now_ms + DRIVER_IDLE_APPEND_MS);
+
+    /* Overtaken. */
+    assert_int_equal(driver_submit(w->driver, w->now_ms, &b.submit, "def", 3, submit_cb), 0);
+    assert_int_equal(last_core_to(w, 2)->records, 1);
+    assert_int_equal(last_core_to(w, 2)->raft.append_entries.leader_commit, 3);
+    w->now_ms += DRIVER_IDLE_APPEND_MS;
+    driver_tick(w->driver, w->now_ms);
+    assert_int_equal(count_appends(w, 2, false), 0);
+
+    /* Not overtaken: after its time, and only once. */
+    w->now_ms += 2;
+    receive_result(w, 2, 2, 0, 4);
+    make_durable(w);
+    assert_int_equal(b.status, REPLICA_OK);
+    assert_int_equal(count_appends(w, 2, false), 0);
+    w->now_ms = driver_deadline_ms(w->driver);
+    driver_tick(w->driver, w->now_ms);
+    assert_int_equal(count_appends(w, 2, false), 1);
+    assert_int_equal(last_core_to(w, 2)->raft.append_entries.leader_commit, 4);
+    driver_tick(w->driver, w->now_ms);
+    assert_int_equal(count_appends(w, 2, false), 1);
+
+    /* Another kind of message to the same peer lets it go first. */
+    a.status = 1;
+    assert_int_equal(driver_submit(w->driver, w->now_ms, &a.submit, "abc", 3, submit_cb), 0);
+    w->now_ms += 2;
+    receive_result(w, 2, 2, 0, 5);
+    make_durable(w);
+    assert_int_equal(count_appends(w, 2, false), 1);
+    assert_int_equal(driver_transfer(w->driver, w->now_ms, 2), REPLICA_OK);
+    assert_int_equal(count_appends(w, 2, false), 2);
+    assert_int_equal(last_core_to(w, 2)->raft.type, RAFT_TIMEOUT_NOW);
+    world_destroy(w);
+}
+
 static void test_submit_is_bounded(void **state)
 {
     (void)state;
@@ -1249,6 +1323,7 @@ int main(void)
         cmocka_unit_test(test_candidate_waits_for_the_disk),
         cmocka_unit_test(test_stored_is_the_very_write),
         cmocka_unit_test(test_submit_commits_or_is_unknown),
+        cmocka_unit_test(test_commit_rides_on_entries),
         cmocka_unit_test(test_submit_is_bounded),
         cmocka_unit_test(test_large_appends_are_split),
         cmocka_unit_test(test_read_needs_a_majority_after_it_was_asked),
