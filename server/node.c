@@ -243,7 +243,7 @@ static void tick_cb(uv_timer_t *timer)
     }
     warm_up_tick(&n->warm_up, n->loop, n->engine);
     if (n->installer == NULL) {
-        (void)engine_digest(n->engine); /* little and often, so that nobody has to wait for much */
+        checkpoint_driver_settle(n->engine);
         checkpoint_driver_tick(&n->checkpoints, n->applied_index, n->applied_bytes);
         if (engine_initialized(n->engine) &&
             persist_driver_start(n->persist, engine_shards(n->engine)) < 0) {
