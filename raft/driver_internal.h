@@ -112,6 +112,7 @@ struct driver {
     struct driver_state reported;
     struct replica_submit *submits_first, **submits_last;
     size_t submits_count;
+    uint64_t transfer_id, transfer_ms; /* to whom leadership was last offered, and when */
     struct read_index reads;
     uint64_t change_index,
         change_member; /* the last change proposed here: see driver_change_pending */

@@ -168,9 +168,13 @@ void driver_read_repeat(struct driver *d)
 
 /* ---- transfer ---- */
 
-/* The connected voter with the longest log: the core would pick any, a dead one too. */
+/* The connected voter with the longest log: the core would pick any, a dead one too. One that was
+ * asked a moment ago and did not take over comes last: perhaps its disk is stuck, and without a
+ * load that does not show in its log. */
 static uint64_t best_successor(const struct driver *d)
 {
+    bool tried = d->now_ms - d->transfer_ms < DRIVER_TRANSFER_MEMORY_MS;
+    bool tried_is_voter = false;
     struct membership m;
     driver_get_membership(d, &m);
     uint64_t best = 0;
@@ -181,13 +185,17 @@ static uint64_t best_successor(const struct driver *d)
             !driver_peer_is_connected(d, id)) {
             continue;
         }
+        if (tried && id == d->transfer_id) {
+            tried_is_voter = true;
+            continue;
+        }
         uint64_t match = driver_match_index(d, id);
         if (best == 0 || match > best_match) {
             best = id;
             best_match = match;
         }
     }
-    return best;
+    return best == 0 && tried_is_voter ? d->transfer_id : best;
 }
 
 enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t to_id)
@@ -201,6 +209,8 @@ enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t 
     driver_begin_event(d, now_ms);
     struct raft_event event = {.type = RAFT_TRANSFER};
     event.transfer.server_id = to_id != 0 ? to_id : best_successor(d);
+    d->transfer_id = event.transfer.server_id;
+    d->transfer_ms = d->now_ms;
     int rv = driver_step(d, &event); /* RAFT_BADID, RAFT_NOTFOUND: no such voter */
     driver_end_event(d);
     return rv == 0 ? REPLICA_OK : REPLICA_REFUSED;

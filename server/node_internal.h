@@ -11,6 +11,7 @@
 #include "proto/node.pb-c.h"
 #include "server/checkpoint_driver.h"
 #include "server/clock.h"
+#include "server/disk_guard.h"
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
@@ -52,6 +53,7 @@ struct node {
     struct cluster_clock clock;
     struct installer *installer; /* NULL: none under way */
     struct warm_up warm_up;
+    struct disk_guard *disk; /* NULL once closed */
 
     enum replica_role role;
     bool ready;
