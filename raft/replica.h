@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "proto/format.h"
 #include "proto/link.h"
 
 #define REPLICA_MEMBERS_MAX            9
@@ -102,6 +103,7 @@ struct replica_config {
     const char *listen_host;  /* numeric; borrowed during create */
     uint16_t listen_port;
     struct link_identity identity; /* key and cluster id; service and id are set by the replica */
+    struct format_range formats;   /* needed by the state and readable; newest 0: what the program is */
     enum replica_start start;
     /* The members of a new cluster, the same list on every one of them; used when `start` is
      * REPLICA_NEW and the log is empty. Otherwise it only tells this node its own address. */
@@ -111,6 +113,7 @@ struct replica_config {
     uint64_t segment_size;        /* of the log, bytes, 64 MiB */
     uint64_t trailing_entries;    /* kept in the log behind a checkpoint */
     bool log_sync;                /* false only in benchmarks that say so */
+    uint64_t log_write_deadline_ms; /* a log's disk that is silent so long ends the process; 0: never */
 };
 
 struct replica;
@@ -197,6 +200,9 @@ enum replica_refusal {
     REPLICA_REFUSAL_QUORUM,    /* fewer than a majority of the voters would be connected and caught up */
 };
 
+/* How long the disk of the log has not answered the operation under way, 0: it owes nothing. */
+uint64_t replica_log_age_ms(const struct replica *r);
+
 /* One change of the configuration at a time, on a ready leader; REPLICA_REFUSED and *why otherwise.
  * REPLICA_OK: proposed; replica_get_info shows the newest configuration and whether it is committed. A
  * new member joins as a standby (or spare) and is made a voter once it has caught up; it must be
@@ -222,6 +228,7 @@ struct replica_peer_info {
     struct replica_member member;
     bool connected, unwilling;
     uint64_t match_index; /* leader only, else 0 */
+    struct format_range formats; /* as it said when it connected; 0, 0: it never did */
 };
 
 struct replica_info {

@@ -118,7 +118,7 @@ static enum replica_status add_member(struct sim *s, struct sim_node *leader, st
                                    .role = sim_one_in(s, 4) ? REPLICA_SPARE : REPLICA_STANDBY};
     sim_node_address(n->index, added.address);
     enum replica_status status = driver_add(leader->driver, sim_node_now_ms(leader), &added, &why);
-    if (status == REPLICA_OK && !n->refilling) {
+    if (status == REPLICA_OK) {
         sim_node_lose_disk(n);
     }
     if (status == REPLICA_OK && n->gone) {
