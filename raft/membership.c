@@ -202,6 +202,21 @@ const struct replica_member *membership_find(const struct membership *m, uint64_
     return NULL;
 }
 
+bool replica_position_member(const struct replica_position *position, uint64_t id,
+                             struct replica_member *member)
+{
+    struct membership m;
+    if (position->configuration_size > sizeof position->configuration ||
+        membership_decode(position->configuration, position->configuration_size, &m) != 0) {
+        return false;
+    }
+    const struct replica_member *found = membership_find(&m, id);
+    if (found != NULL) {
+        *member = *found;
+    }
+    return found != NULL;
+}
+
 size_t membership_count_voters(const struct membership *m)
 {
     size_t voters = 0;

@@ -55,6 +55,10 @@ struct replica_position {
     uint8_t configuration[REPLICA_CONFIGURATION_SIZE_MAX]; /* opaque outside raft/ */
 };
 
+/* The member as the configuration at a position has it; false: there is none. */
+bool replica_position_member(const struct replica_position *position, uint64_t id,
+                             struct replica_member *member);
+
 /* A promise of the leader to serve its checkpoint over the node protocol. Opaque data of the server. */
 #define REPLICA_TICKET_SIZE_MAX 256
 struct replica_ticket {

@@ -17,6 +17,7 @@
 #define FORMAT_LINE     "holdfast-node 1"
 #define STATE_NEW       "state new\n"
 #define STATE_REFILLING "state refilling\n"
+#define STATE_REMOVED   "state removed\n"
 
 static int fail(const char *path, const char *what)
 {
@@ -151,6 +152,12 @@ int identity_claim(const char *directory, uint64_t node_id,
                                                     : IDENTITY_REFILLING;
             return 0;
         }
+        if (strcmp(rest, STATE_REMOVED) == 0) {
+            log_error("%s: node %llu was removed from its cluster. Move the whole data directory away "
+                      "and add the node anew (holdfastctl member add)",
+                      directory, (unsigned long long)node_id);
+            return -1;
+        }
         log_error("%s: has a line that this version does not know: '%.*s'; use the version that wrote "
                   "it",
                   i.path, (int)strcspn(rest, "\n"), rest);
@@ -176,4 +183,16 @@ int identity_settle(const char *directory, uint64_t node_id,
     return describe(&i, directory, node_id, cluster_id) < 0
                ? -1
                : write_state(&i, directory, IDENTITY_MEMBER);
+}
+
+int identity_remove(const char *directory, uint64_t node_id,
+                    const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE])
+{
+    struct identity i;
+    char text[TEXT_SIZE + sizeof STATE_REMOVED];
+    if (describe(&i, directory, node_id, cluster_id) < 0) {
+        return -1;
+    }
+    snprintf(text, sizeof text, "%s%s", i.text, STATE_REMOVED);
+    return write_identity(directory, i.path, text);
 }
