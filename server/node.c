@@ -264,7 +264,7 @@ static void tick_cb(uv_timer_t *timer)
     }
     warm_up_tick(&n->warm_up, n->loop, n->engine);
     if (n->installer == NULL) {
-        (void)engine_digest(n->engine); /* little and often, so that nobody has to wait for much */
+        checkpoint_driver_settle(n->engine);
         checkpoint_driver_tick(&n->checkpoints, n->applied_index, n->applied_bytes);
         if (engine_initialized(n->engine) &&
             persist_driver_start(n->persist, engine_shards(n->engine)) < 0) {
@@ -298,7 +298,9 @@ int node_load_block(void *engine, const struct engine_block *block)
 static int load_checkpoint(struct node *n, struct replica_position *position)
 {
     struct checkpoint_meta meta;
-    struct checkpoint_config config = {.loop = n->loop, .directory = n->options->data_dir};
+    struct checkpoint_config config = {
+        .loop = n->loop, .directory = n->options->data_dir, .node_id = n->options->id};
+    memcpy(config.cluster_id, n->options->cluster_id, sizeof config.cluster_id);
     if (checkpoint_open(&config, &n->store) < 0) {
         return -1;
     }
@@ -347,7 +349,8 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                     .election_timeout_ms = o->election_timeout_ms,
                                     .segment_size = o->segment_size,
                                     .trailing_entries = o->trailing_entries,
-                                    .log_sync = o->log_sync};
+                                    .log_sync = o->log_sync,
+                                    .log_write_deadline_ms = o->log_write_deadline_ms};
     if (state == IDENTITY_REFILLING) {
         log_info(
             "refilling: no votes until a leader has filled this node (a new cluster begins with "

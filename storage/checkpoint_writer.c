@@ -103,6 +103,13 @@ size_t checkpoint_room(struct checkpoint *c)
     return queued < CHECKPOINT_QUEUE_SIZE_MAX ? CHECKPOINT_QUEUE_SIZE_MAX - queued : 0;
 }
 
+void checkpoint_set_digest(struct checkpoint *c, uint64_t digest)
+{
+    CHECK(c->busy);
+    CHECK(!c->ending);
+    c->taking.digest = digest;
+}
+
 void checkpoint_end(struct checkpoint *c)
 {
     CHECK(c->busy);
@@ -221,6 +228,9 @@ static void write_blocks(struct checkpoint *c, struct transaction *t,
 static void commit(struct checkpoint *c, struct transaction *t, struct checkpoint_meta *meta)
 {
     if (t->error == 0) {
+        t->error = checkpoint_env_write_owner(&c->env, t->txn, &c->owner);
+    }
+    if (t->error == 0) {
         t->error = checkpoint_env_write_meta(&c->env, t->txn, meta);
     }
     if (t->error == 0) {
@@ -278,6 +288,7 @@ static void *thread_main(void *arg)
     struct checkpoint *c = arg;
     struct transaction t = {0};
     struct checkpoint_meta meta;
+    (void)checkpoint_guard_begin(c->env.path); /* for the life of the thread */
     for (bool quit = false; !quit;) {
         struct checkpoint_slice *s = dequeue(c);
         if (s->kind != SLICE_QUIT && t.txn == NULL && t.error == 0) {
