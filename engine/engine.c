@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 
 #include "engine/parts.h"
+#include "proto/format.h"
 #include "proto/order_id.h"
 
 struct engine *engine_create(void)
@@ -77,7 +78,7 @@ static enum result init(struct engine *e, const struct command *c, struct reply 
 
     /* Must succeed from here. */
     struct root *root = e->root;
-    root->format = STATE_FORMAT;
+    root->format = FORMAT_INITIAL; /* not this program's newest: all replicas must agree */
     root->initialized = 1;
     memcpy(root->cluster_id, c->init.cluster_id, sizeof root->cluster_id);
     memcpy(root->hash_seed, c->init.hash_seed, sizeof root->hash_seed);
@@ -386,6 +387,11 @@ int64_t engine_time_ms(const struct engine *e)
 bool engine_initialized(const struct engine *e)
 {
     return e->root->initialized != 0;
+}
+
+uint64_t engine_format(const struct engine *e)
+{
+    return e->root->format;
 }
 
 uint32_t engine_shards(const struct engine *e)

@@ -67,6 +67,8 @@ void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t si
 uint64_t engine_index(const struct engine *e);   /* last applied; 0: none */
 int64_t engine_time_ms(const struct engine *e);  /* replicated time */
 bool engine_initialized(const struct engine *e); /* COMMAND_INIT was applied */
+/* The format in force (proto/format.h), part of the replicated state; 0 before COMMAND_INIT. */
+uint64_t engine_format(const struct engine *e);
 uint32_t engine_shards(const struct engine *e);
 const struct command_limits *engine_limits(const struct engine *e);
 
@@ -251,6 +253,13 @@ struct engine_block {
 };
 typedef void (*engine_block_cb)(void *ctx, const struct engine_block *block);
 
+/* What a block adds to the digest of the state: engine_digest is the sum over all blocks, so a
+ * stream of them can be judged without an engine. Of blocks as they are handed over: never all zeros. */
+uint64_t engine_block_digest(const struct engine_block *block);
+/* Whether a state with this block can be one of this version (limits, format). It says something of the
+ * root block only; others always pass. */
+bool engine_block_fits(const struct engine_block *block);
+
 /* Freezes the set of blocks changed since the last successful checkpoint, as they are now, and
  * hands each to put, once, with its content of this moment: some by engine_checkpoint_step, and a
  * block that a later apply is about to change just before it does. One checkpoint at a time.
@@ -264,6 +273,9 @@ void engine_checkpoint_end(struct engine *e, bool durable);
 /* Loading: an engine fresh from engine_create. blocks in any order; finish rebuilds and verifies.
  * Returns 0, or -1 when the blocks are no state of index and digest (then only destroy it). */
 int engine_load_block(struct engine *e, const struct engine_block *block);
+/* The format that a block says the state has, 0 for a block that does not tell (all but the root). So
+ * that a newer state can be named as such before engine_load_block refuses it. */
+uint64_t engine_block_format(const struct engine_block *block);
 int engine_load_finish(struct engine *e, uint64_t index, uint64_t digest);
 
 #endif

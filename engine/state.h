@@ -26,7 +26,6 @@ struct slab {
     uint32_t reserved;
 };
 
-#define STATE_FORMAT 1
 #define SALES_MAX    (1u << 25) /* so that their offers have 32-bit slots */
 
 /* Table 0, one record: the scalars. */

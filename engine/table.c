@@ -30,17 +30,25 @@ static bool block_is_zero(const uint8_t *data, uint32_t size)
 
 /* XXH3 of the bytes, then mixed with the place in a way that is not linear (the finalizer of
  * splitmix64), so that blocks that change places change the sum. */
+uint64_t engine_block_digest(const struct engine_block *block)
+{
+    if (block->size == 0) {
+        return 0;
+    }
+    uint64_t place = (uint64_t)block->table << 32 | block->number;
+    uint64_t z = XXH3_64bits(block->data, block->size) ^ (place + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
 static uint64_t block_hash(const struct table *t, uint32_t block)
 {
     const uint8_t *data = block_data(t, block);
     if (block_is_zero(data, block_size(t))) {
         return 0;
     }
-    uint64_t place = (uint64_t)t->number << 32 | block;
-    uint64_t z = XXH3_64bits(data, block_size(t)) ^ (place + 1) * 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
+    return engine_block_digest(&(struct engine_block){t->number, block, data, block_size(t)});
 }
 
 static void list_add(struct block_list *list, uint32_t block)

@@ -447,6 +447,7 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
         .listen_host = config->listen_host,
         .listen_port = config->listen_port,
         .identity = config->identity,
+        .formats = config->formats,
         .advertise = self != NULL ? self->address : NULL,
     };
     transport_config.identity.id = config->id;
@@ -583,5 +584,7 @@ void replica_get_info(const struct replica *r, struct replica_info *info)
         info->peers[i].member = m.members[i];
         info->peers[i].connected = id == r->id || transport_is_connected(r->transport, id);
         info->peers[i].match_index = driver_match_index(r->driver, id);
+        info->peers[i].formats = (struct format_range){0, 0};
+        (void)transport_peer_formats(r->transport, id, &info->peers[i].formats);
     }
 }

@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "proto/format.h"
 #include "proto/link.h"
 
 #define REPLICA_MEMBERS_MAX            9
@@ -104,6 +105,7 @@ struct replica_config {
     const char *listen_host;  /* numeric; borrowed during create */
     uint16_t listen_port;
     struct link_identity identity; /* key and cluster id; service and id are set by the replica */
+    struct format_range formats;   /* needed by the state and readable; newest 0: what the program is */
     enum replica_start start;
     /* The members of a new cluster, the same list on every one of them; used when `start` is
      * REPLICA_NEW and the log is empty. Otherwise it only tells this node its own address. */
@@ -199,6 +201,7 @@ struct replica_peer_info {
     struct replica_member member;
     bool connected;
     uint64_t match_index; /* leader only, else 0 */
+    struct format_range formats; /* as it said when it connected; 0, 0: it never did */
 };
 
 struct replica_info {
