@@ -246,10 +246,11 @@ struct engine {
         uint32_t sale, sku;
     } about; /* what it turned out to be about: see idempotency.c */
     bool digest_wanted;
-    struct {
+    struct digest_mark {
         uint64_t index, digest;
     } marks[DIGEST_MARKS];
     unsigned marks_next;
+    struct digest_mark *mark_pending; /* being worked out; NULL: none */
 
     uint32_t denied_users; /* derived */
     struct engine_stats stats;

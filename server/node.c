@@ -266,7 +266,7 @@ static void tick_cb(uv_timer_t *timer)
     }
     warm_up_tick(&n->warm_up, n->loop, n->engine);
     if (n->installer == NULL) {
-        (void)engine_digest(n->engine); /* little and often, so that nobody has to wait for much */
+        checkpoint_driver_settle(n->engine);
         checkpoint_driver_tick(&n->checkpoints, n->applied_index, n->applied_bytes);
         if (engine_initialized(n->engine) &&
             persist_driver_start(n->persist, engine_shards(n->engine)) < 0) {
@@ -352,7 +352,8 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                     .election_timeout_ms = o->election_timeout_ms,
                                     .segment_size = o->segment_size,
                                     .trailing_entries = o->trailing_entries,
-                                    .log_sync = o->log_sync};
+                                    .log_sync = o->log_sync,
+                                    .log_write_deadline_ms = o->log_write_deadline_ms};
     if (state == IDENTITY_REFILLING) {
         log_info(
             "refilling: no votes until a leader has filled this node (a new cluster begins with "
