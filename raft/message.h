@@ -56,7 +56,7 @@ enum message_kind {
 struct message_clock {
     uint64_t monotonic_ns; /* 0: the message carries no clocks */
     uint64_t wall_ms;
-    uint64_t cluster_ns; /* what the sender believes the cluster's time to be; 0: it does not know */
+    uint64_t cluster_ns; /* the cluster's time, as it knows it; 0: it does not */
     bool leads;          /* in `term`, and the cluster's time is its own */
 };
 

@@ -57,7 +57,7 @@ struct replica_ticket {
 struct replica_clock {
     uint64_t monotonic_ns; /* > 0 */
     uint64_t wall_ms;
-    uint64_t cluster_ns; /* what it believes the cluster's time to be; 0: it does not know */
+    uint64_t cluster_ns; /* the cluster's time, as it knows it; 0: it does not */
     uint64_t term;       /* its own */
     bool leads;          /* in that term, and the cluster's time is its own */
 };

@@ -9,8 +9,9 @@
 #include "base/check.h"
 
 #define NS_PER_MS 1000000
-/* An older answer of the leader is taken for a wider one: what two steady clocks may drift apart. */
-#define TOLD_AGE_COST 2500
+/* An older answer of the leader is taken for a wider one, by a hundredth of its age: as if the clock
+ * here ran 1 % wrong and that were not noticed yet. */
+#define TOLD_AGE_COST 100
 
 void cluster_clock_init(struct cluster_clock *c)
 {
@@ -83,61 +84,67 @@ void cluster_clock_sample(struct cluster_clock *c, uint64_t peer_id, bool from_l
                    c->peers.correction_ns,
         .error_ns = lead->error_ns,
     };
-    if (c->told.at_ns == 0 || told_cost(&told, now_ns) <= told_cost(&c->told, now_ns)) {
+    if (c->told.at_ns == 0 || c->told_by != peer_id ||
+        told_cost(&told, now_ns) <= told_cost(&c->told, now_ns)) {
         c->told = told;
+        c->told_by = peer_id;
     }
 }
 
-/* Cluster time minus steady time, as heard from a leader. Returns false when none was. */
+static bool is_told(const struct cluster_clock *c, uint64_t now_ns)
+{
+    return c->told.at_ns != 0 && within(now_ns, c->told.at_ns, CLOCK_KNOWN_MAX_MS);
+}
+
+/* Cluster time minus steady time, as heard from a leader: what it told, and the floor. Returns false
+ * when there is neither. */
 static bool heard_offset(const struct cluster_clock *c, uint64_t now_ns, int64_t *offset_ns)
 {
-    bool told = c->told.at_ns != 0 && within(now_ns, c->told.at_ns, CLOCK_HEARD_MAX_MS);
-    bool heard = c->heard[0] && within(now_ns, c->heard_last_ns, CLOCK_HEARD_MAX_MS);
+    bool told = is_told(c, now_ns);
+    bool heard = c->heard[0] && within(now_ns, c->heard_last_ns, CLOCK_KNOWN_MAX_MS);
+    *offset_ns = told ? c->told.lead_ns : INT64_MIN;
     if (heard) {
-        *offset_ns = c->heard[1] ? later(c->heard_offset_ns[0], c->heard_offset_ns[1])
-                                 : c->heard_offset_ns[0];
-    }
-    if (told) {
-        *offset_ns = heard ? later(*offset_ns, c->told.lead_ns) : c->told.lead_ns;
+        *offset_ns = later(*offset_ns, c->heard_offset_ns[0]);
+        *offset_ns = c->heard[1] ? later(*offset_ns, c->heard_offset_ns[1]) : *offset_ns;
     }
     return told || heard;
 }
 
 /* ---- the anchor of a leadership ---- */
 
-static bool find_anchor(struct cluster_clock *c, uint64_t now_ns, int64_t *offset_ns)
+static enum clock_anchor find_anchor(const struct cluster_clock *c, uint64_t now_ns,
+                                     int64_t *offset_ns)
 {
     const struct clock_peers *p = &c->peers;
-    int64_t others_ns;
-    bool others = clock_peers_cluster(p, &others_ns);
-    others_ns -= p->correction_ns;
-    if (heard_offset(c, now_ns, offset_ns)) {
-        bool missed =
-            others && others_ns - *offset_ns > (int64_t)CLOCK_BELIEF_SLACK_MS * NS_PER_MS;
-        *offset_ns = missed ? others_ns : *offset_ns;
-        c->anchor = missed ? CLOCK_ANCHOR_OTHERS : CLOCK_ANCHOR_HEARD;
-        return true;
-    }
     size_t needed = clock_peers_needed(p);
-    bool majority = needed > 0 && p->sources >= needed;
     bool patient = within(now_ns, c->lead_ns, CLOCK_ANCHOR_WAIT_MS);
-    if (others && (majority || !patient)) {
-        *offset_ns = others_ns;
-        c->anchor = CLOCK_ANCHOR_OTHERS;
-    } else if (p->wall.found) {
-        *offset_ns = p->wall.value - p->correction_ns;
-        c->anchor = CLOCK_ANCHOR_AGREED;
-    } else if (!patient) {
-        *offset_ns = clock_peers_earliest_wall(p) - p->correction_ns;
-        c->anchor = CLOCK_ANCHOR_ALONE;
+    bool asked = !patient || (needed > 0 && p->sources >= needed);
+    int64_t others_ns;
+    bool heard = heard_offset(c, now_ns, offset_ns);
+    if (is_told(c, now_ns)) {
+        return CLOCK_ANCHOR_TOLD;
     }
-    return c->anchor != CLOCK_ANCHOR_NONE;
+    if (asked && clock_peers_cluster(p, &others_ns)) {
+        others_ns -= p->correction_ns;
+        *offset_ns = heard ? later(*offset_ns, others_ns) : others_ns;
+        return CLOCK_ANCHOR_OTHERS;
+    }
+    if (heard) {
+        return asked ? CLOCK_ANCHOR_FLOOR : CLOCK_ANCHOR_NONE;
+    }
+    if (p->wall.found) {
+        *offset_ns = p->wall.value - p->correction_ns;
+        return CLOCK_ANCHOR_AGREED;
+    }
+    *offset_ns = clock_peers_earliest_wall(p) - p->correction_ns;
+    return patient ? CLOCK_ANCHOR_NONE : CLOCK_ANCHOR_ALONE;
 }
 
 static void try_anchor(struct cluster_clock *c, uint64_t now_ns)
 {
     int64_t offset;
-    if (find_anchor(c, now_ns, &offset)) {
+    c->anchor = find_anchor(c, now_ns, &offset);
+    if (c->anchor != CLOCK_ANCHOR_NONE) {
         c->offset_ns = later(offset, c->last_ms * NS_PER_MS - steady_at(c, now_ns));
         c->slewed_ns = now_ns;
     }
@@ -163,14 +170,11 @@ void cluster_clock_follow(struct cluster_clock *c)
     if (c->anchor == CLOCK_ANCHOR_NONE) {
         return;
     }
-    /* What this node stamped itself is the best sample it has. */
+    /* What this node stamped itself is the best that anybody could tell. */
     c->anchor = CLOCK_ANCHOR_NONE;
-    c->heard[0] = true;
-    c->heard[1] = false;
-    c->heard_offset_ns[0] = c->offset_ns;
-    c->window_start_ns = c->slewed_ns;
-    c->heard_last_ns = c->slewed_ns;
-    c->told.at_ns = 0;
+    c->heard[0] = c->heard[1] = false;
+    c->told = (struct clock_lead){.at_ns = c->slewed_ns, .lead_ns = c->offset_ns};
+    c->told_by = 0;
 }
 
 /* ---- leader ---- */
@@ -223,7 +227,7 @@ int64_t cluster_clock_now_ms(struct cluster_clock *c, uint64_t monotonic_ns)
 
 /* ---- anybody ---- */
 
-static bool believed_offset(const struct cluster_clock *c, uint64_t now_ns, int64_t *offset_ns)
+static bool best_offset(const struct cluster_clock *c, uint64_t now_ns, int64_t *offset_ns)
 {
     if (cluster_clock_ready(c)) {
         *offset_ns = c->offset_ns;
@@ -235,15 +239,16 @@ static bool believed_offset(const struct cluster_clock *c, uint64_t now_ns, int6
 int64_t cluster_clock_estimate_ms(const struct cluster_clock *c, uint64_t monotonic_ns)
 {
     int64_t offset;
-    return believed_offset(c, monotonic_ns, &offset)
+    return best_offset(c, monotonic_ns, &offset)
                ? later(c->last_ms, time_at(c, offset, monotonic_ns))
                : c->last_ms;
 }
 
-int64_t cluster_clock_belief_ns(const struct cluster_clock *c, uint64_t monotonic_ns)
+int64_t cluster_clock_known_ns(const struct cluster_clock *c, uint64_t monotonic_ns)
 {
     int64_t offset;
-    if (!believed_offset(c, monotonic_ns, &offset)) {
+    bool known = cluster_clock_ready(c) || (!c->leading && is_told(c, monotonic_ns));
+    if (!known || !best_offset(c, monotonic_ns, &offset)) {
         return 0;
     }
     return later(c->last_ms * NS_PER_MS, offset + steady_at(c, monotonic_ns));

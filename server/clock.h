@@ -5,16 +5,17 @@
  * it refuses: to read clocks (they are arguments), to let a wrong clock of one node move everybody's
  * deadlines.
  *
- * Follower: two kinds of samples. Each batch of the present leader, (its time, when it was applied
- * here): the largest difference of the last one to two windows, a floor, because a batch that came
- * late only makes a smaller one. And what the leader answers when it is asked for its clocks: right to
- * half a round trip.
+ * Follower: what the leader tells when it is asked for its clocks is right to half a round trip; the
+ * node knows the cluster's time, and tells others. Each batch of the leader, (its time, when it was
+ * applied here), gives a floor: the largest difference of the last one to two windows, because a batch
+ * that came late only makes a smaller one.
  *
- * New leader: goes on from there, however wrong its clocks are. A node that heard no leader since it
- * started asks what the others believe; in a new cluster, and when all of them were restarted, nobody
- * believes anything, and the agreed wall clock of a majority is the anchor, never before the last
- * replicated time. Until it has one of these it stamps nothing, but waits CLOCK_ANCHOR_WAIT_MS at most:
- * then the earliest wall clock it knows must do (too late is better than too early).
+ * New leader: goes on from what it knows, however wrong its clocks are. If no leader has told it
+ * anything since it started it asks what the other voters know, then takes the floor. In a new cluster,
+ * and when all nodes were restarted, there is none of these, and the agreed wall clock of a majority is
+ * the anchor. Never before the last replicated time. Until it has an anchor it stamps nothing, but waits
+ * CLOCK_ANCHOR_WAIT_MS at most: then the earliest wall clock it knows must do (too late is better than
+ * too early).
  *
  * Leader: moves at the pace of its steady clock, and towards the agreed wall clock by at most
  * CLOCK_SLEW_PPM, however far that is: when all wall clocks step by an hour, no hour has passed. */
@@ -28,18 +29,16 @@
 
 #define CLOCK_HEARD_WINDOW_MS 15000
 #define CLOCK_SLEW_PPM        50 /* 45 ms over a payment timeout of 15 minutes */
-#define CLOCK_HEARD_MAX_MS    86400000 /* an older sample is not believed more than the others' */
+#define CLOCK_KNOWN_MAX_MS    86400000 /* older news of a leader is none */
 #define CLOCK_ANCHOR_WAIT_MS  3000
 #define CLOCK_EVALUATE_MS     100
-/* What the others believe counts for a node that heard a leader only if it is later by so much: then
- * this node has heard too little, for instance because it has only just started. */
-#define CLOCK_BELIEF_SLACK_MS 20
 
 /* Where a leadership began. */
 enum clock_anchor {
     CLOCK_ANCHOR_NONE,   /* not yet: nothing is stamped */
-    CLOCK_ANCHOR_HEARD,  /* from the former leader */
-    CLOCK_ANCHOR_OTHERS, /* from what other voters believe */
+    CLOCK_ANCHOR_TOLD,   /* from the former leader, or this node led before */
+    CLOCK_ANCHOR_OTHERS, /* from what other voters know */
+    CLOCK_ANCHOR_FLOOR,  /* from batches of the former leader: perhaps a little late */
     CLOCK_ANCHOR_AGREED, /* from the wall clocks of a majority */
     CLOCK_ANCHOR_ALONE,  /* from the earliest wall clock known: no majority agreed in time */
 };
@@ -55,8 +54,9 @@ struct cluster_clock {
     int64_t heard_offset_ns[2];
     uint64_t window_start_ns;
     uint64_t heard_last_ns;
-    /* What the leader answered: the best of late. at_ns 0: nothing yet. */
+    /* What a leader told, the best of late: cluster time minus steady time. at_ns 0: nothing yet. */
     struct clock_lead told;
+    uint64_t told_by; /* the leader's id; 0: this node, when it led */
     /* Leader: */
     int64_t offset_ns;  /* cluster time minus steady time */
     uint64_t slewed_ns; /* monotonic time of the last slew */
@@ -92,7 +92,7 @@ int64_t cluster_clock_now_ms(struct cluster_clock *c, uint64_t monotonic_ns);
 /* Anybody: the best guess of the cluster's time now, for metrics and waiting; the last replicated
  * time when nothing better is known. */
 int64_t cluster_clock_estimate_ms(const struct cluster_clock *c, uint64_t monotonic_ns);
-/* The same for other nodes: 0 when nothing better than the last replicated time is known. */
-int64_t cluster_clock_belief_ns(const struct cluster_clock *c, uint64_t monotonic_ns);
+/* The same for other nodes: 0 unless this node leads or was told. */
+int64_t cluster_clock_known_ns(const struct cluster_clock *c, uint64_t monotonic_ns);
 
 #endif

@@ -143,17 +143,21 @@ static void begin_window(struct clock_peers *p, uint64_t now_ns)
     }
 }
 
-/* A window is over after its time, or when too few of its sources are left and others are there. */
+/* A window is over after its time; or earlier, when enough sources say something and no majority of
+ * them agrees: then somebody's pace has changed in the middle of it. */
 static void renew_window(struct clock_peers *p, uint64_t now_ns)
 {
-    size_t based = p->votes;
-    for (size_t i = 0; i < p->count; i++) {
-        based += p->peers[i].based;
-    }
-    bool over = now_ns - p->window_ns >= (uint64_t)CLOCK_WINDOW_MS * NS_PER_MS;
-    bool useless = based < clock_peers_needed(p) && p->sources > based;
-    if (p->window_ns == 0 || over || useless) {
+    uint64_t age_ms = (now_ns - p->window_ns) / NS_PER_MS;
+    bool split = !p->pace.found && p->pace_sources >= clock_peers_needed(p);
+    if (p->window_ns == 0 || age_ms >= CLOCK_WINDOW_MS || (split && age_ms >= CLOCK_WINDOW_SPLIT_MS)) {
         begin_window(p, now_ns);
+        return;
+    }
+    for (size_t i = 0; i < p->count; i++) {
+        if (p->peers[i].fresh && !p->peers[i].based) {
+            p->peers[i].based = true;
+            p->peers[i].base = p->peers[i].best;
+        }
     }
 }
 
@@ -199,6 +203,7 @@ static void evaluate_pace(struct clock_peers *p, uint64_t now_ns)
     for (size_t i = 0; i < p->count; i++) {
         count += pace_of(&p->peers[i], &sources[count]);
     }
+    p->pace_sources = count;
     clock_agree(sources, count, clock_peers_needed(p), &p->pace);
     if (!p->pace.found) {
         return; /* the last pace goes on, and the last judgements */
@@ -314,7 +319,7 @@ bool clock_peers_offset_ms(const struct clock_peers *p, int64_t *offset_ms)
 
 bool clock_peers_cluster(const struct clock_peers *p, int64_t *cluster_ns)
 {
-    int64_t beliefs[CLOCK_PEERS_MAX];
+    int64_t known[CLOCK_PEERS_MAX];
     size_t count = 0;
     for (size_t i = 0; i < p->count; i++) {
         const struct clock_peer *peer = &p->peers[i];
@@ -322,12 +327,12 @@ bool clock_peers_cluster(const struct clock_peers *p, int64_t *cluster_ns)
             continue;
         }
         size_t k = count++;
-        for (; k > 0 && beliefs[k - 1] > peer->cluster_ns + peer->best.lead_ns; k--) {
-            beliefs[k] = beliefs[k - 1];
+        for (; k > 0 && known[k - 1] > peer->cluster_ns + peer->best.lead_ns; k--) {
+            known[k] = known[k - 1];
         }
-        beliefs[k] = peer->cluster_ns + peer->best.lead_ns;
+        known[k] = peer->cluster_ns + peer->best.lead_ns;
     }
-    *cluster_ns = count > 0 ? beliefs[(count - 1) / 2] : 0;
+    *cluster_ns = count > 0 ? known[(count - 1) / 2] : 0;
     return count > 0;
 }
 

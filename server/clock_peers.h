@@ -11,7 +11,7 @@
  * however asymmetric the way was. Of the last 16 samples the best counts: the narrowest, where age
  * makes wider.
  *
- * Pace: at the begin of a window of 16 s each voter's lead is kept as a base. Base and present lead
+ * Pace: at the begin of a window of 8 s each voter's lead is kept as a base. Base and present lead
  * give an interval for how much faster its clock runs than ours; our own says 0; each is widened by
  * CLOCK_DRIFT_PPM, what honest clocks may differ by. What a majority agrees on is the pace of the
  * steady clock. Wall clocks do not enter here: all of them may step and no time has passed.
@@ -27,8 +27,9 @@
 #define CLOCK_PEERS_MAX        (CLOCK_SOURCES_MAX - 1)
 #define CLOCK_SAMPLES_MAX      16    /* of each peer: 8 s of them */
 #define CLOCK_STALE_MS         10000 /* a peer that was silent so long is no source */
-#define CLOCK_WINDOW_MS        16000 /* over which pace is measured */
+#define CLOCK_WINDOW_MS        8000  /* over which pace is measured */
 #define CLOCK_WINDOW_YOUNG_MS  1000  /* before that a window says nothing */
+#define CLOCK_WINDOW_SPLIT_MS  2000  /* after that a window in which nobody agrees is given up */
 #define CLOCK_DRIFT_PPM        200   /* an honest monotonic clock, at most, either way */
 #define CLOCK_TOLERANCE_MS     250   /* an honest wall clock, at most, either way */
 #define CLOCK_CORRECT_PPM      100000 /* the steady clock is moved by at most a tenth of what passes */
@@ -46,7 +47,7 @@ struct clock_sample {
     uint64_t sent_ns, received_ns; /* our monotonic clock */
     uint64_t peer_ns;              /* its monotonic clock */
     int64_t peer_wall_ms;
-    int64_t peer_cluster_ns; /* its belief of the cluster's time; 0: none */
+    int64_t peer_cluster_ns; /* what it knows of the cluster's time; 0: none */
 };
 
 struct clock_peer {
@@ -54,10 +55,10 @@ struct clock_peer {
     struct clock_lead leads[CLOCK_SAMPLES_MAX]; /* a ring */
     unsigned leads_count, leads_next;
     int64_t wall_ns;    /* its wall clock less its monotonic one */
-    int64_t cluster_ns; /* its belief of the cluster's time less its monotonic clock */
+    int64_t cluster_ns; /* what it knows of the cluster's time less its monotonic clock */
     bool knows_cluster;
     bool based;
-    struct clock_lead base; /* at the begin of the window */
+    struct clock_lead base; /* at the begin of the window, or when it came back */
     /* As last evaluated: */
     bool fresh, wall_good, pace_good;
     struct clock_lead best;
@@ -83,6 +84,7 @@ struct clock_peers {
     /* As last evaluated: */
     uint64_t evaluated_ns;
     struct clock_agreed pace; /* ppb */
+    size_t pace_sources;      /* that said something of it */
     struct clock_agreed wall; /* ns: the agreed wall clock less our monotonic clock */
     int64_t own_wall_ns;      /* ours less our monotonic clock */
     struct clock_doubt wall_doubt, pace_doubt;
@@ -115,8 +117,8 @@ bool clock_peers_good(const struct clock_peers *p, uint64_t id);
 /* Own wall clock less the agreed one. false: there is none. */
 bool clock_peers_offset_ms(const struct clock_peers *p, int64_t *offset_ms);
 
-/* The least of the two middle beliefs of the cluster's time, less our monotonic clock. false: nobody
- * believes anything. */
+/* The cluster's time as the others know it: the median, the lower of two, less our monotonic clock. false: nobody
+ * knows it. */
 bool clock_peers_cluster(const struct clock_peers *p, int64_t *cluster_ns);
 /* The earliest wall clock of all that were heard of lately, own included, less our monotonic one. */
 int64_t clock_peers_earliest_wall(const struct clock_peers *p);

@@ -16,7 +16,7 @@ void clock_watch_read(void *ctx, struct replica_clock *clock)
     *clock = (struct replica_clock){
         .monotonic_ns = now_ns,
         .wall_ms = wall_ms > 0 ? (uint64_t)wall_ms : 0,
-        .cluster_ns = (uint64_t)cluster_clock_belief_ns(&n->clock, now_ns),
+        .cluster_ns = (uint64_t)cluster_clock_known_ns(&n->clock, now_ns),
         .term = n->term,
         .leads = cluster_clock_ready(&n->clock),
     };
@@ -189,10 +189,14 @@ void clock_watch_anchored(const struct node *n)
     case CLOCK_ANCHOR_NONE:
         log_info("clock: waiting for the clocks of a majority");
         return;
-    case CLOCK_ANCHOR_HEARD:
+    case CLOCK_ANCHOR_TOLD:
         return; /* as it should be */
     case CLOCK_ANCHOR_OTHERS:
-        log_info("clock: the cluster's time goes on as the other voters believe");
+        log_info("clock: the cluster's time goes on as the other voters know it");
+        return;
+    case CLOCK_ANCHOR_FLOOR:
+        log_info("clock: the cluster's time goes on from the last batches heard, perhaps a little "
+                 "late");
         return;
     case CLOCK_ANCHOR_AGREED:
         log_info("clock: the cluster's time begins at the wall clock on which %zu of %zu voters "

@@ -91,7 +91,7 @@ static void sample(struct world *w, size_t i, size_t k)
         .received_ns = mono_at(w, n, w->way_there_us + w->way_back_us),
         .peer_ns = at,
         .peer_wall_ms = wall(w, peer),
-        .peer_cluster_ns = cluster_clock_belief_ns(&peer->clock, at),
+        .peer_cluster_ns = cluster_clock_known_ns(&peer->clock, at),
     };
     cluster_clock_sample(&n->clock, k + 1, k == w->leader && cluster_clock_ready(&peer->clock), &s);
 }
@@ -283,7 +283,7 @@ static void new_leader_with_wall_clock_off_by(int64_t off)
     w.now_ms += 700;
     lead(&w, 1);
     pass(&w, 1000);
-    assert_int_equal(w.nodes[1].clock.anchor, CLOCK_ANCHOR_HEARD);
+    assert_int_equal(w.nodes[1].clock.anchor, CLOCK_ANCHOR_TOLD);
     assert_error_within(&w, -52, 2);
     pass(&w, 900000); /* a payment timeout later, without a majority when off is large */
     assert_error_within(&w, -100, 50);
