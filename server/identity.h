@@ -2,7 +2,9 @@
  *
  * DIR/identity names the node id, the cluster and the format version; it is written once, before
  * anything else. A directory of another node, cluster or version is refused: two nodes that answer
- * with one identity, or votes of one node believed to be another's, break consensus. DIR/lock is
+ * with one identity, or votes of one node believed to be another's, break consensus. Its last line is a
+ * checksum of all before: without it a file that was cut could lose the line that says "refilling", and
+ * the node would vote. (Format 1 had none; it is read and written anew.) DIR/lock is
  * held for the life of the process, so that two processes never share a directory.
  *
  * A further line says what the node still lacks (docs/adr/0010): `state new`, it was made for a new
@@ -18,6 +20,23 @@
 #include "proto/link.h"
 
 enum identity_state { IDENTITY_MEMBER, IDENTITY_NEW, IDENTITY_REFILLING };
+
+struct identity {
+    uint64_t node_id;
+    uint8_t cluster_id[LINK_CLUSTER_ID_SIZE];
+    enum identity_state state;
+    int format; /* as read */
+};
+
+/* 0; 1: there is none; -1 after logging what is damaged and where. Changes nothing. */
+int identity_read(const char *directory, struct identity *i);
+/* Durable on return. -1 after logging. */
+int identity_write(const char *directory, const struct identity *i);
+/* Locks the directory for as long as the file that is returned stays open: nobody else may use it. With
+ * create it makes the lock's file if it is missing, else IDENTITY_LOCK_NONE is returned then. -1 after
+ * logging: in use, or not readable. */
+#define IDENTITY_LOCK_NONE (-2)
+int identity_lock(const char *directory, bool create);
 
 /* Makes the directory if it is missing, locks it, and writes or checks its identity. An empty
  * directory becomes one of IDENTITY_NEW with new_cluster, else of IDENTITY_REFILLING; otherwise

@@ -301,7 +301,9 @@ int node_load_block(void *engine, const struct engine_block *block)
 static int load_checkpoint(struct node *n, struct replica_position *position)
 {
     struct checkpoint_meta meta;
-    struct checkpoint_config config = {.loop = n->loop, .directory = n->options->data_dir};
+    struct checkpoint_config config = {
+        .loop = n->loop, .directory = n->options->data_dir, .node_id = n->options->id};
+    memcpy(config.cluster_id, n->options->cluster_id, sizeof config.cluster_id);
     if (checkpoint_open(&config, &n->store) < 0) {
         return -1;
     }
