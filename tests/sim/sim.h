@@ -103,7 +103,8 @@ struct sim_clocks {
     int64_t rate_ppm;           /* and runs so much faster than the world */
     int64_t wall_off_ms;
     uint64_t ticks, ping_seq, handed_over_us;
-    uint64_t heard_us, looked_us; /* it can ask an honest majority, for how long */
+    /* For how long a majority of the voters is honest; and answers; when it was looked at. */
+    uint64_t honest_us, heard_us, looked_us;
     uint64_t asked_seq[SIM_NODES_MAX], asked_ns[SIM_NODES_MAX];
 };
 
@@ -124,6 +125,7 @@ struct sim_node {
     struct sim_disk *disk;
     struct sim_log_model durable; /* what its log must hold */
     bool refilling; /* its disk was lost, and it is not whole again */
+    bool gone;      /* removed, or lost for good: not started again until it is added, or all heals */
     struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
     uint64_t voted_term, voted_for; /* by messages that left: what the world relies on */
 
@@ -142,6 +144,7 @@ struct sim_node {
     uint64_t ticket_from;
     bool installing;
     bool was_leader;
+    bool dismissed; /* it was told that it is no member */
     struct cluster_clock clock;
     struct driver_state role_seen; /* by what tells the clock */
     struct sim_clocks clocks;      /* this survives */
@@ -174,7 +177,7 @@ struct sim_history {
 struct sim_stats {
     uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
-        faults, torn, disks_lost, refilled;
+        faults, torn, disks_lost, refilled, dismissed;
     uint64_t clock_faults, clock_steps, clock_anchors, clock_alone, clock_floors, clock_goes_on, clock_hand_overs;
     uint64_t clock_worst_ms; /* of all seeds, the largest */
 };
@@ -222,6 +225,7 @@ void sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n);
 /* The same, and all that was on its disk is gone. */
 void sim_node_lose_disk(struct sim_node *n);
+void sim_node_address(unsigned index, char out[static REPLICA_ADDRESS_SIZE]);
 void sim_node_event(struct sim_node *n, struct sim_event *e);
 /* After every event at a node: its disk is kept busy, its timer set, its death noticed. */
 void sim_node_after(struct sim_node *n);
@@ -267,7 +271,7 @@ void sim_clients_close(struct sim *s);
 void sim_swarm_choose(struct sim *s);
 void sim_faults_event(struct sim *s);
 void sim_faults_heal(struct sim *s);
-/* The leader is asked to give the node another role: voter, standby, no member. */
+/* The leader is asked to give the node another role: voter, standby, spare, no member. */
 void sim_faults_membership(struct sim *s, unsigned target);
 
 /* sim_check.c: each ends the run with the seed and the command that replays it */

@@ -25,6 +25,8 @@
 #define PING_TICKS        5
 #define HAND_OVER_US      5000000
 #define MEASURE_US        4000000 /* how long a majority must be there to notice */
+#define FORGET_US         15000000 /* how long liars that were a majority are remembered */
+#define RATE_MAX_PPM      20000
 #define HOUR_MS           3600000
 #define HONEST_PPM        30
 #define HONEST_WALL_MS    80
@@ -88,7 +90,7 @@ void sim_clock_init(struct sim *s)
 
 void sim_clock_fault(struct sim *s)
 {
-    static const int64_t rates[] = {0, 1000, -1000, 10000, -10000, 20000, -20000};
+    static const int64_t rates[] = {0, 1000, -1000, 10000, -10000, RATE_MAX_PPM, -RATE_MAX_PPM};
     if (s->healing) {
         return;
     }
@@ -148,6 +150,7 @@ void sim_clock_start(struct sim_node *n)
     }
     n->clocks.ticks = 0;
     n->clocks.heard_us = 0;
+    n->clocks.honest_us = FORGET_US; /* it remembers nothing */
     n->clocks.looked_us = n->sim->now_us;
     n->clocks.handed_over_us = 0;
     sim_push(n->sim, 1, SIM_CLOCK, n, 0, 0, NULL, 0);
@@ -189,7 +192,7 @@ static void note_anchor(struct sim_node *n)
     s->stats.clock_alone += n->clock.anchor == CLOCK_ANCHOR_ALONE;
     int64_t off_ms = error_ms - s->clock_step_ms;
     bool floor = error_ms <= s->clock_floor_ms + SIM_CLOCK_BOUND_MS;
-    if (n->clock.anchor == CLOCK_ANCHOR_AGREED && s->clock_stamped && !floor &&
+    if (n->clock.anchor == CLOCK_ANCHOR_AGREED && n->clocks.honest_us > 0 && s->clock_stamped && !floor &&
         (off_ms > HONEST_WALL_MS + CLOCK_TOLERANCE_MS || off_ms < -HONEST_WALL_MS - CLOCK_TOLERANCE_MS)) {
         sim_violation(s, "node %u begins the cluster's time %lld ms from where honest clocks are",
                       n->index + 1, (long long)off_ms);
@@ -282,21 +285,29 @@ void sim_clock_ask(struct sim_node *n, uint64_t id)
     sim_network_send_from(n, id, &ping, &n->sim->clock_prng);
 }
 
-/* Can it ask as many honest voters as make a majority, itself included? */
-static bool hears_honest_majority(const struct sim_node *n)
+static bool hears(const struct sim_node *n, const struct sim_node *other)
 {
     const struct sim *s = n->sim;
+    unsigned k = other->index;
+    const struct sim_link *link = k < n->index ? &s->links[k][n->index] : &s->links[n->index][k];
+    return other->up && link->up && !s->cut[k][n->index] && !s->cut[n->index][k] &&
+           other->paused_until_us <= s->now_us;
+}
+
+/* For how long a majority of the voters it knows of is honest, and answers it. */
+static void look_for_honest_majority(struct sim_node *n, uint64_t since_us)
+{
     const struct clock_peers *p = &n->clock.peers;
     size_t honest = p->votes && !n->clocks.wrong;
+    size_t heard = honest;
     for (size_t i = 0; i < p->count; i++) {
-        unsigned k = (unsigned)p->peers[i].id - 1;
-        const struct sim_node *other = &s->nodes[k];
-        const struct sim_link *link = k < n->index ? &s->links[k][n->index] : &s->links[n->index][k];
-        honest += !other->clocks.wrong && other->up && link->up && !s->cut[k][n->index] &&
-                  !s->cut[n->index][k] && other->paused_until_us <= s->now_us;
+        const struct sim_node *other = &n->sim->nodes[p->peers[i].id - 1];
+        honest += !other->clocks.wrong;
+        heard += !other->clocks.wrong && hears(n, other);
     }
     size_t needed = clock_peers_needed(p);
-    return needed > 0 && honest >= needed;
+    n->clocks.honest_us = needed > 0 && honest >= needed ? n->clocks.honest_us + since_us : 0;
+    n->clocks.heard_us = needed > 0 && heard >= needed ? n->clocks.heard_us + since_us : 0;
 }
 
 static void count_exposure(struct sim_node *n)
@@ -304,13 +315,12 @@ static void count_exposure(struct sim_node *n)
     struct sim *s = n->sim;
     uint64_t since_us = s->now_us - n->clocks.looked_us;
     n->clocks.looked_us = s->now_us;
-    if (!hears_honest_majority(n)) {
-        n->clocks.heard_us = 0;
-    } else {
-        n->clocks.heard_us += since_us;
+    look_for_honest_majority(n, since_us);
+    int64_t rate = n->clocks.wrong ? n->clocks.rate_ppm : 0;
+    if (n->clocks.honest_us < FORGET_US) {
+        rate = RATE_MAX_PPM; /* it may believe any of the liars */
     }
-    if (n->clocks.wrong && n->clocks.heard_us < MEASURE_US) {
-        int64_t rate = n->clocks.rate_ppm;
+    if (n->clocks.heard_us < MEASURE_US) {
         s->clock_exposed_ns += since_us * (uint64_t)(rate < 0 ? -rate : rate) / 1000;
     }
 }
@@ -326,7 +336,7 @@ void sim_clock_tick(struct sim_node *n)
     if (n->clock.anchor != before) {
         note_anchor(n);
     }
-    if (!n->clocks.wrong && clock_peers_suspect(&n->clock.peers)) {
+    if (!n->clocks.wrong && n->clocks.honest_us >= FORGET_US && clock_peers_suspect(&n->clock.peers)) {
         sim_violation(s, "node %u doubts its clocks, and they are honest", n->index + 1);
     }
     for (unsigned i = 0; n->clocks.ticks % PING_TICKS == 0 && i < s->swarm.nodes; i++) {

@@ -23,6 +23,7 @@ static const struct {
     unsigned guard;
 } guards[] = {
     {"n1", DRIVER_GUARD_CHANGE_FIRST},
+    {"n6", DRIVER_GUARD_NONVOTER},
     {"n2", DRIVER_GUARD_COMMIT_MONOTONIC},
     {"n3", DRIVER_GUARD_STALE_RESULT},
     {"n5", DRIVER_GUARD_REANCHOR},
@@ -134,7 +135,7 @@ static void print_stats(const struct sim_stats *t)
            "entries committed %llu, elections %llu, faults %llu, crashes %llu (by disk %llu), "
            "restarts %llu, torn writes %llu\n"
            "checkpoints %llu, installs %llu (failed %llu), transfers %llu, changes applied %llu\n"
-           "disks lost %llu, refilled %llu\n"
+           "disks lost %llu, refilled %llu, removed and told so %llu\n"
            "clock faults %llu, steps of all %llu, times anchored anew %llu (alone %llu), by floor %llu, gone on "
            "%llu, handed over %llu, worst %llu ms\n",
            (unsigned long long)t->events, (unsigned long long)t->messages,
@@ -147,6 +148,7 @@ static void print_stats(const struct sim_stats *t)
            (unsigned long long)t->installs, (unsigned long long)t->installs_failed,
            (unsigned long long)t->transfers, (unsigned long long)t->changes,
            (unsigned long long)t->disks_lost, (unsigned long long)t->refilled,
+           (unsigned long long)t->dismissed,
            (unsigned long long)t->clock_faults, (unsigned long long)t->clock_steps,
            (unsigned long long)t->clock_anchors, (unsigned long long)t->clock_alone, (unsigned long long)t->clock_floors,
            (unsigned long long)t->clock_goes_on, (unsigned long long)t->clock_hand_overs,
