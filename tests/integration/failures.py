@@ -210,7 +210,7 @@ def test_wrong_key():
         stranger.stop()
         c.stage._write("other.key", "ab" * 32 + "\n")
         stranger.start("--cluster-key-file", c.path("other.key"))
-        stranger.process.wait_for(r"connection to node \d+ .*other key, cluster, service or version")
+        stranger.process.wait_for(r"connection to node \d+ .*peer does not hold the cluster key")
         assert order(c, "meanwhile").status == 201  # the other two go on
         gateway = Process("gateway with the wrong key", [
             c.stage.gateway_path, "--listen", "127.0.0.1:0", "--listen-admin", "127.0.0.1:0", "--nodes",
