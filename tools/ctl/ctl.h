@@ -111,11 +111,11 @@ json_t *ctl_json_order(uint64_t id);
 
 /* ---- handlers, one file a resource ---- */
 
-enum ctl_exit sku_put(struct ctl *ctl);
+enum ctl_exit sku_put_run(struct ctl *ctl);
 enum ctl_exit sku_get(struct ctl *ctl);
 enum ctl_exit sku_list(struct ctl *ctl);
 enum ctl_exit sku_adjust(struct ctl *ctl);
-enum ctl_exit sale_put(struct ctl *ctl);
+enum ctl_exit sale_put_run(struct ctl *ctl);
 enum ctl_exit sale_get(struct ctl *ctl);
 enum ctl_exit sale_list(struct ctl *ctl);
 enum ctl_exit sale_pause(struct ctl *ctl);
@@ -148,6 +148,10 @@ enum ctl_exit node_undrain(struct ctl *ctl);
 enum ctl_exit migrations_up(struct ctl *ctl);
 enum ctl_exit migrations_status(struct ctl *ctl);
 enum ctl_exit persist_status(struct ctl *ctl);
+enum ctl_exit snapshot_save(struct ctl *ctl);
+enum ctl_exit snapshot_inspect(struct ctl *ctl);
+enum ctl_exit snapshot_verify(struct ctl *ctl);
+enum ctl_exit snapshot_restore(struct ctl *ctl);
 enum ctl_exit audit_run(struct ctl *ctl);
 enum ctl_exit cluster_status(struct ctl *ctl);
 enum ctl_exit demo_up(struct ctl *ctl);
