@@ -89,7 +89,7 @@ struct exchange {
 
     struct http_request request;   /* ends in large memory that is not cleared */
     char text[EXCHANGE_TEXT_SIZE]; /* of params and query */
-    char head_memory[768], fields_memory[512], body_memory[2048];
+    char head_memory[1024], fields_memory[512], body_memory[2048];
     uint8_t command_memory[EXCHANGE_COMMAND_INLINE];
 };
 

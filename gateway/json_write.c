@@ -155,7 +155,8 @@ void json_time(struct json_writer *w, int64_t wall_ms)
     struct str text = {NULL, CLOCK_RFC3339_SIZE - 1};
     char buffer[CLOCK_RFC3339_SIZE];
     if (wall_ms > 0) {
-        size_t slot = (size_t)(second & 15);
+        /* Spread, for the time to pay is often a multiple of every power of two. */
+        size_t slot = (size_t)((uint64_t)second * 0x9E3779B97F4A7C15u >> 60);
         if (recent[slot].second != second) {
             clock_format_rfc3339(second * 1000, recent[slot].text);
             recent[slot].second = second;

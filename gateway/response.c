@@ -189,6 +189,11 @@ void response_send(struct exchange *x, int status)
         x->body.size = 0;
     }
     metrics_count_answer(x);
+    if (x->body.size <= x->head.capacity - x->head.size) {
+        /* One piece is cheaper to write than two. */
+        out_bytes(&x->head, x->body.data, x->body.size);
+        x->body.size = 0;
+    }
     if (x->connection != NULL) {
         connection_answered(x->connection);
     } else {

@@ -64,18 +64,13 @@ int node_make_ticket(void *ctx, struct replica_ticket *ticket)
 
 static void run(struct installer *i, enum step step);
 
-static int load_cb(void *ctx, const struct engine_block *block)
-{
-    return engine_load_block(ctx, block);
-}
-
 /* Everything that was pulled, judged by the engine's own digest, before it replaces anything. */
 static int verify(struct installer *i)
 {
     struct replica_position position;
     const struct replica_position *promised = &i->ticket.position;
     i->engine = engine_create();
-    if (checkpoint_install_verify(i->install, load_cb, i->engine, &i->meta) < 0) {
+    if (checkpoint_install_verify(i->install, node_load_block, i->engine, &i->meta) < 0) {
         return -1;
     }
     if (position_decode(&position, i->meta.position, i->meta.position_size) < 0 ||

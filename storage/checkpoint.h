@@ -92,6 +92,8 @@ void checkpoint_put(struct checkpoint *c, const struct engine_block *block);
 size_t checkpoint_room(struct checkpoint *c);
 /* Hands over what checkpoint_put gathered so far; call it once a slice. */
 void checkpoint_flush(struct checkpoint *c);
+/* The digest, when begin could not know it yet; before end. */
+void checkpoint_set_digest(struct checkpoint *c, uint64_t digest);
 /* No more blocks: commit, or give up (blocks that still come are dropped). done follows. */
 void checkpoint_end(struct checkpoint *c);
 void checkpoint_cancel(struct checkpoint *c);

@@ -34,8 +34,6 @@ struct failover {
 
 static int failover_options(struct failover *f, int argc, char **argv)
 {
-    struct option table[TARGET_OPTIONS_COUNT + 12];
-    size_t count = 0;
     const struct option own[] = {
         {"cycles", 'n', OPTION_U64, &f->cycles, "20", "N", "how often the leader is killed", 1,
          CYCLES_MAX},
@@ -50,31 +48,14 @@ static int failover_options(struct failover *f, int argc, char **argv)
         {"restart-command", 0, OPTION_TEXT, &f->restart_command, NULL, "COMMAND",
          "brings the killed node back (holdfastctl demo up)"},
     };
-    target_options(&f->target, table, &count);
-    for (size_t i = 0; i < ARRAY_COUNT(own); i++) {
-        table[count++] = own[i];
-    }
     const struct options options = {
         .program = "holdfast-bench failover",
         .summary = "kills the leader again and again: time to the first new acknowledgement",
         .examples = "  holdfast-bench failover --state .demo/demo.json --cycles 50\n",
-        .table = table,
-        .count = count,
+        .table = own,
+        .count = ARRAY_COUNT(own),
     };
-    int operands;
-    switch (options_parse(&options, argc, argv, &operands)) {
-    case OPTIONS_HELP:
-        return 0;
-    case OPTIONS_INVALID:
-        return 2;
-    case OPTIONS_OK:
-        break;
-    }
-    if (operands != argc) {
-        fprintf(stderr, "holdfast-bench failover: unexpected '%s'\n", argv[operands]);
-        return 2;
-    }
-    return -1;
+    return target_options_read(&f->target, &options, argc, argv);
 }
 
 static void failover_granted(struct load *l, uint64_t sent_ns, uint64_t now_ns)

@@ -21,8 +21,6 @@ struct orders {
 
 static int orders_options(struct orders *o, int argc, char **argv)
 {
-    struct option table[TARGET_OPTIONS_COUNT + 16];
-    size_t count = 0;
     const struct option own[] = {
         {"connections", 'c', OPTION_U64, &o->connections, "64", "N", "connections to the gateway",
          1, HTTP_CONNECTIONS_MAX},
@@ -44,32 +42,15 @@ static int orders_options(struct orders *o, int argc, char **argv)
          "create no SKU and no sale: for another server behind the URL"},
         {"no-check", 0, OPTION_FLAG, &o->no_check, "false", NULL, "do not check the outcome"},
     };
-    target_options(&o->target, table, &count);
-    for (size_t i = 0; i < ARRAY_COUNT(own); i++) {
-        table[count++] = own[i];
-    }
     const struct options options = {
         .program = "holdfast-bench orders",
         .summary = "single orders over HTTP: rate, latency, outcome",
         .examples = "  holdfast-bench orders --state .demo/demo.json --connections 128\n"
                     "  holdfast-bench orders --state .demo/demo.json --rate 10000 --duration 30s\n",
-        .table = table,
-        .count = count,
+        .table = own,
+        .count = ARRAY_COUNT(own),
     };
-    int operands;
-    switch (options_parse(&options, argc, argv, &operands)) {
-    case OPTIONS_HELP:
-        return 0;
-    case OPTIONS_INVALID:
-        return 2;
-    case OPTIONS_OK:
-        break;
-    }
-    if (operands != argc) {
-        fprintf(stderr, "holdfast-bench orders: unexpected '%s'\n", argv[operands]);
-        return 2;
-    }
-    return -1;
+    return target_options_read(&o->target, &options, argc, argv);
 }
 
 static double ms(uint64_t ns)

@@ -9,8 +9,6 @@
 static int options_read(struct sale *s, int argc, char **argv)
 {
     struct sale_options *o = &s->options;
-    struct option table[TARGET_OPTIONS_COUNT + 24];
-    size_t count = 0;
     const struct option own[] = {
         {"buyers", 0, OPTION_U64, &o->buyers, "2000", "N", "people who want one", 1, 100000},
         {"units", 0, OPTION_U64, &o->units, "100", "N", "units in stock", 1, 100000},
@@ -41,33 +39,22 @@ static int options_read(struct sale *s, int argc, char **argv)
          "brings the killed node back (holdfastctl demo up)"},
         {"quiet", 0, OPTION_FLAG, &o->quiet, "false", NULL, "do not tell the story on stderr"},
     };
-    target_options(&s->target, table, &count);
-    for (size_t i = 0; i < ARRAY_COUNT(own); i++) {
-        table[count++] = own[i];
-    }
     const struct options options = {
         .program = "holdfast-bench sale",
         .summary = "a whole flash sale that checks itself; exits 1 if a figure is wrong",
         .examples = "  holdfast-bench sale --state .demo/demo.json --kill-leader\n",
-        .table = table,
-        .count = count,
+        .table = own,
+        .count = ARRAY_COUNT(own),
     };
-    int operands;
-    switch (options_parse(&options, argc, argv, &operands)) {
-    case OPTIONS_HELP:
-        return 0;
-    case OPTIONS_INVALID:
-        return 2;
-    case OPTIONS_OK:
-        break;
+    int status = target_options_read(&s->target, &options, argc, argv);
+    if (status >= 0) {
+        return status;
     }
-    if (operands != argc ||
-        (o->name != NULL && !str_is_identifier(str_from(o->name), RUN_NAME_SIZE - 1)) ||
+    if ((o->name != NULL && !str_is_identifier(str_from(o->name), RUN_NAME_SIZE - 1)) ||
         o->payers > o->units || o->early > o->buyers || o->register_ms + 1500 > o->lead_ms ||
         o->eligibilities < 2 * o->units) {
         fprintf(stderr, "holdfast-bench sale: want payers <= units, early <= buyers, twice as many "
-                        "eligibilities as units,\nregistering + 1.5 s <= lead, a short name, and "
-                        "no operands\n");
+                        "eligibilities as units,\nregistering + 1.5 s <= lead, and a short name\n");
         return 2;
     }
     return -1;

@@ -23,9 +23,11 @@ const char *json_member_text(const json_t *object, const char *name)
     return text != NULL ? text : "";
 }
 
-void target_options(struct target *t, struct option *table, size_t *count)
+#define SUBCOMMAND_OPTIONS_MAX 24
+
+int target_options_read(struct target *t, const struct options *own, int argc, char **argv)
 {
-    const struct option common[TARGET_OPTIONS_COUNT] = {
+    const struct option common[] = {
         {"state", 0, OPTION_TEXT, &t->state_path, NULL, "FILE",
          "DIR/demo.json of `holdfastctl demo up`: fills in all that follows"},
         {"url", 'u', OPTION_TEXT, &t->url, NULL, "URL", "gateway (http://127.0.0.1:8080)"},
@@ -41,9 +43,27 @@ void target_options(struct target *t, struct option *table, size_t *count)
          "after which a request counts as unanswered", 10, 600000},
         {"json", 0, OPTION_FLAG, &t->json, "false", NULL, "print the result as JSON"},
     };
-    for (size_t i = 0; i < TARGET_OPTIONS_COUNT; i++) {
-        table[(*count)++] = common[i];
+    struct option table[ARRAY_COUNT(common) + SUBCOMMAND_OPTIONS_MAX];
+    struct options all = *own;
+    CHECK(own->count <= SUBCOMMAND_OPTIONS_MAX);
+    memcpy(table, common, sizeof common);
+    memcpy(table + ARRAY_COUNT(common), own->table, own->count * sizeof table[0]);
+    all.table = table;
+    all.count = ARRAY_COUNT(common) + own->count;
+    int operands;
+    switch (options_parse(&all, argc, argv, &operands)) {
+    case OPTIONS_HELP:
+        return 0;
+    case OPTIONS_INVALID:
+        return 2;
+    case OPTIONS_OK:
+        break;
     }
+    if (operands != argc) {
+        fprintf(stderr, "%s: unexpected '%s'\n", own->program, argv[operands]);
+        return 2;
+    }
+    return -1;
 }
 
 /* The first line of a file, without what ends it. */

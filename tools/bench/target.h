@@ -11,9 +11,8 @@
 #include "base/options.h"
 #include "tools/bench/request.h"
 
-#define TARGET_OPTIONS_COUNT 8
-#define TARGET_KEY_SIZE_MAX  256
-#define WEBHOOK_SECRET_MAX   64
+#define TARGET_KEY_SIZE_MAX 256
+#define WEBHOOK_SECRET_MAX  64
 
 struct target {
     /* options */
@@ -34,8 +33,9 @@ struct target {
     size_t payment_secret_size;
 };
 
-/* Appends the options that every subcommand has (TARGET_OPTIONS_COUNT of them) to table. */
-void target_options(struct target *t, struct option *table, size_t *count);
+/* Reads a subcommand's options: those that every one has, then its own (own->table). Returns -1: go
+ * on; otherwise the exit status, after help or the reason of a refusal was printed. */
+int target_options_read(struct target *t, const struct options *own, int argc, char **argv);
 
 /* Reads the state file and keys, opens clients. Returns 0, or -1 after saying why on stderr. */
 int target_open(struct target *t);

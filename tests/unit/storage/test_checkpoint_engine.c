@@ -218,8 +218,12 @@ static bool take(bool quiet)
     return w.ok;
 }
 
+static uint64_t sum; /* of what the blocks add to the digest */
+
 static int load_cb(void *ctx, const struct engine_block *block)
 {
+    sum += engine_block_digest(block);
+    assert_true(engine_block_fits(block));
     return engine_load_block(ctx, block);
 }
 
@@ -230,7 +234,9 @@ static struct engine *load(struct checkpoint *store)
     char why[256] = "";
     assert_true(checkpoint_get_meta(store, &meta));
     assert_int_equal(meta.index, w.at_index);
+    sum = 0;
     assert_int_equal(checkpoint_load(store, load_cb, e), 0);
+    assert_true(sum == meta.digest);
     assert_int_equal(engine_load_finish(e, meta.index, meta.digest), 0);
     assert_true(engine_digest(e) == w.at_digest);
     assert_int_equal(engine_check(e, why, sizeof why), 0);
