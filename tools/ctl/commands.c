@@ -313,7 +313,7 @@ const struct ctl_command ctl_commands[] = {
     {"eligibility grant", "give a user the right to order",
      "At most one for each sale and user: granting again changes nothing and says so.",
      "holdfastctl eligibility grant launch alice\n",
-     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_grant},
+     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_grant_run},
     {"eligibility get", "show a user's eligibility",
      "Prints whether the user may order, and how many orders and units the user has.",
      "holdfastctl eligibility get launch alice\n",
@@ -323,7 +323,7 @@ const struct ctl_command ctl_commands[] = {
      PARAMETERS(eligibility_list_options), .role = CTL_READER, .run = eligibility_list},
     {"eligibility revoke", "take the right to order away", "Orders already placed stay.",
      "holdfastctl eligibility revoke launch alice\n",
-     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_revoke},
+     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_revoke_run},
 
     {"order get", "show an order", "Prints one order as the cluster holds it in memory.",
      "holdfastctl order get 00000G0008041\n",
@@ -336,36 +336,36 @@ const struct ctl_command ctl_commands[] = {
      "All lines or none. The order holds its units until its payment deadline.",
      "holdfastctl order place launch --user alice --line phone-x\n"
      "holdfastctl order place launch --user alice --line phone-x=2 --idempotency-key cart-4711\n",
-     OPERANDS(sale_operand), PARAMETERS(order_place_options), .role = CTL_WRITER, .run = order_place},
+     OPERANDS(sale_operand), PARAMETERS(order_place_options), .role = CTL_WRITER, .run = order_place_run},
     {"order pay", "report a payment",
      "Applies a payment as the payment platform would report it; --idempotency-key is the payment\n"
      "event's id. Without --amount the order's own amount and currency are paid. A payment after the\n"
      "deadline is settled as the sale's late payment policy says.",
      "holdfastctl order pay 00000G0008041 --idempotency-key evt-1\n"
      "holdfastctl order pay 00000G0008041 --amount 79900 --currency EUR\n",
-     OPERANDS(order_operand), PARAMETERS(order_pay_options), .role = CTL_WRITER, .run = order_pay},
+     OPERANDS(order_operand), PARAMETERS(order_pay_options), .role = CTL_WRITER, .run = order_pay_run},
     {"order cancel", "cancel an unpaid order", "Its units go back on sale.",
      "holdfastctl order cancel 00000G0008041\n",
-     OPERANDS(order_operand), PARAMETERS(order_cancel_options), .role = CTL_WRITER, .run = order_cancel},
+     OPERANDS(order_operand), PARAMETERS(order_cancel_options), .role = CTL_WRITER, .run = order_cancel_run},
     {"order refund", "refund a paid order",
      "Marks the order refunded, with its units back on sale or not. The money is the payment\n"
      "platform's to move.",
      "holdfastctl order refund 00000G0008041 --restock --reason returned\n",
-     OPERANDS(order_operand), PARAMETERS(order_refund_options), .role = CTL_WRITER, .run = order_refund},
+     OPERANDS(order_operand), PARAMETERS(order_refund_options), .role = CTL_WRITER, .run = order_refund_run},
 
     {"lease acquire", "take a named lock",
      "Prints a fencing token that grows with each holder: whoever writes elsewhere under this lock\n"
      "passes it on, and a stale one is refused there.",
      "holdfastctl lease acquire nightly-report --owner worker-1 --ttl 5m\n",
      OPERANDS(lease_operand), PARAMETERS(lease_acquire_options), .role = CTL_WRITER,
-     .run = lease_acquire},
+     .run = lease_acquire_run},
     {"lease renew", "keep a named lock longer", "Only its holder can, with the token of acquire.",
      "holdfastctl lease renew nightly-report --owner worker-1 --token 7 --ttl 5m\n",
-     OPERANDS(lease_operand), PARAMETERS(lease_renew_options), .role = CTL_WRITER, .run = lease_renew},
+     OPERANDS(lease_operand), PARAMETERS(lease_renew_options), .role = CTL_WRITER, .run = lease_renew_run},
     {"lease release", "give a named lock back", "Only its holder can, with the token of acquire.",
      "holdfastctl lease release nightly-report --owner worker-1 --token 7\n",
      OPERANDS(lease_operand), PARAMETERS(lease_release_options), .role = CTL_WRITER,
-     .run = lease_release},
+     .run = lease_release_run},
     {"lease list", "list leases", "Prints the leases that are held.", "holdfastctl lease list\n",
      PARAMETERS(list_options), .role = CTL_READER, .run = lease_list},
 
@@ -405,7 +405,7 @@ const struct ctl_command ctl_commands[] = {
     {"node drain", "keep a node from leading",
      "The node hands leadership over if it has it, and takes none until node undrain.",
      "holdfastctl node drain 2 --confirm 2\n",
-     OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain},
+     OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain_run},
     {"node undrain", "let a node lead again", "Ends a drain.", "holdfastctl node undrain 2\n",
      OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_undrain},
 

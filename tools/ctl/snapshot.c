@@ -15,6 +15,7 @@
 #include "server/restore.h"
 #include "storage/snapshot.h"
 #include "tools/ctl/ctl.h"
+#include "tools/ctl/process.h"
 
 #define CHUNK_SIZE       (1u << 20)
 #define OPEN_PATIENCE_MS 60000 /* a checkpoint of much that changed takes its time */
@@ -123,34 +124,74 @@ static enum ctl_exit choose_node(struct save *s)
     return rv;
 }
 
-static enum ctl_exit open_ticket(struct save *s)
+static enum ctl_exit ask_ticket(struct save *s, bool fresh, const char **wrong)
 {
     Holdfast__SnapshotOpen body = HOLDFAST__SNAPSHOT_OPEN__INIT;
     Holdfast__Request request = HOLDFAST__REQUEST__INIT;
-    const char *wrong;
-    body.fresh = !ctl_given(&s->ctl->arguments, "newest");
+    if (s->opened != NULL) {
+        holdfast__response__free_unpacked(s->opened, NULL);
+    }
+    body.fresh = fresh;
     request.body_case = HOLDFAST__REQUEST__BODY_SNAPSHOT_OPEN;
     request.snapshot_open = &body;
-    uint64_t patience_ms =
-        s->ctl->timeout_ms > OPEN_PATIENCE_MS ? s->ctl->timeout_ms : OPEN_PATIENCE_MS;
-    /* First whether it is there at all: nobody waits a minute for a node that is down. */
-    Holdfast__NodeStatus status = HOLDFAST__NODE_STATUS__INIT;
-    Holdfast__Request ask = HOLDFAST__REQUEST__INIT;
-    Holdfast__Response *there;
-    ask.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-    ask.node_status = &status;
+    request.timeout_ms = (uint32_t)(s->ctl->timeout_ms - s->ctl->timeout_ms / 4);
     enum ctl_exit rv =
-        ctl_call_quietly(s->ctl, &ask, s->node, s->ctl->timeout_ms, &there, &wrong);
-    if (rv == CTL_OK) {
-        holdfast__response__free_unpacked(there, NULL);
-        rv = ctl_call_quietly(s->ctl, &request, s->node, patience_ms, &s->opened, &wrong);
-    } else if (there != NULL) {
-        holdfast__response__free_unpacked(there, NULL);
-    }
+        ctl_call_quietly(s->ctl, &request, s->node, s->ctl->timeout_ms, &s->opened, wrong);
     if (rv == CTL_OK && s->opened->body_case != HOLDFAST__RESPONSE__BODY_SNAPSHOT_OPEN) {
-        wrong = "answered something else";
+        *wrong = "answered something else";
         rv = CTL_FAILURE;
     }
+    return rv;
+}
+
+static enum ctl_exit read_applied(struct save *s, uint64_t *index, const char **wrong)
+{
+    Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
+    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
+    Holdfast__Response *response;
+    request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
+    request.node_status = &body;
+    enum ctl_exit rv =
+        ctl_call_quietly(s->ctl, &request, s->node, s->ctl->timeout_ms, &response, wrong);
+    if (rv == CTL_OK) {
+        *index = response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS
+                     ? response->node_status->applied_index
+                     : 0;
+    }
+    if (response != NULL) {
+        holdfast__response__free_unpacked(response, NULL);
+    }
+    return rv;
+}
+
+/* A checkpoint of much that changed takes longer than one answer should: while the node is alive it
+ * is asked again, for the first one that holds what was applied when we came. */
+static enum ctl_exit wait_ticket(struct save *s, const char **wrong)
+{
+    uint64_t index = 0, deadline_ms = clock_monotonic_ms() + OPEN_PATIENCE_MS;
+    bool fresh = !ctl_given(&s->ctl->arguments, "newest");
+    enum ctl_exit rv = read_applied(s, &index, wrong);
+    if (rv != CTL_OK) {
+        return rv;
+    }
+    rv = ask_ticket(s, fresh, wrong);
+    while (fresh && clock_monotonic_ms() < deadline_ms && s->opened != NULL &&
+           (s->opened->status == HOLDFAST__STATUS__STATUS_TIMEOUT ||
+            (rv == CTL_OK && s->opened->snapshot_open->index < index))) {
+        process_sleep_ms(PROGRESS_MS);
+        rv = ask_ticket(s, false, wrong);
+    }
+    if (rv == CTL_OK && fresh && s->opened->snapshot_open->index < index) {
+        *wrong = "no checkpoint was written in time: its log says why; --newest takes what there is";
+        rv = CTL_UNREACHABLE;
+    }
+    return rv;
+}
+
+static enum ctl_exit open_ticket(struct save *s)
+{
+    const char *wrong;
+    enum ctl_exit rv = wait_ticket(s, &wrong);
     if (rv != CTL_OK) {
         bool message = s->opened != NULL && s->opened->message[0] != '\0';
         ctl_say("node %" PRIu64 " gives no snapshot: %s", s->node,
