@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
@@ -78,7 +77,7 @@ static enum restore_result check_arguments(struct restore *r)
         }
         r->members[i].id = m.id;
         r->members[i].role = REPLICA_VOTER;
-        memcpy(r->members[i].address, m.raft_address, sizeof r->members[i].address);
+        CHECK(replica_address_join(m.raft_address, m.node_address, r->members[i].address));
         self = self || m.id == c->id;
     }
     if (!self) {
@@ -201,17 +200,9 @@ static enum restore_result claim(struct restore *r)
     if (r->made_directory && sync_directory(path) < 0) {
         return fail(r, RESTORE_FAILED, "%s: %s", path, strerror(errno));
     }
-    snprintf(path, sizeof path, "%s/lock", dir);
-    r->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (r->lock < 0) {
-        return fail(r, RESTORE_FAILED, "%s: %s", path, strerror(errno));
-    }
-    if (flock(r->lock, LOCK_EX | LOCK_NB) < 0) {
-        close(r->lock);
-        r->lock = -1;
-        return fail(r, RESTORE_REFUSED, "%s: another process uses it", dir);
-    }
-    return RESTORE_OK;
+    r->lock = identity_lock(dir, true);
+    return r->lock >= 0 ? RESTORE_OK
+                        : fail(r, RESTORE_REFUSED, "%s: cannot be locked: see above", dir);
 }
 
 static int remove_cb(const char *path, const struct stat *st, int type, struct FTW *walk)
@@ -342,8 +333,9 @@ static enum restore_result make(struct restore *r)
     if (log_seed(path, c->id, r->cluster_id, r->position.index, r->position.term) < 0) {
         return fail(r, RESTORE_FAILED, "%s: the log cannot be made: see above", path);
     }
-    if (sync_directory(c->data_dir) < 0 ||
-        identity_settle(c->data_dir, c->id, r->cluster_id) < 0) {
+    struct identity identity = {.node_id = c->id, .state = IDENTITY_MEMBER};
+    memcpy(identity.cluster_id, r->cluster_id, sizeof identity.cluster_id);
+    if (sync_directory(c->data_dir) < 0 || identity_write(c->data_dir, &identity) < 0) {
         return fail(r, RESTORE_FAILED, "%s: its identity cannot be written: see above",
                     c->data_dir);
     }
