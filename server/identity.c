@@ -21,6 +21,7 @@
 #define FORMAT_LINE_1   "holdfast-node 1" /* without a checksum: read, and written anew */
 #define STATE_NEW       "state new\n"
 #define STATE_REFILLING "state refilling\n"
+#define STATE_REMOVED   "state removed\n"
 
 static int fail(const char *path, const char *what)
 {
@@ -84,6 +85,7 @@ static const char *state_line(enum identity_state state)
 {
     return state == IDENTITY_NEW         ? STATE_NEW
            : state == IDENTITY_REFILLING ? STATE_REFILLING
+           : state == IDENTITY_REMOVED   ? STATE_REMOVED
                                          : "";
 }
 
@@ -162,6 +164,8 @@ static int parse(const char *path, const char *text, struct identity *i)
         i->state = IDENTITY_NEW;
     } else if (strncmp(at, STATE_REFILLING, strlen(STATE_REFILLING)) == 0) {
         i->state = IDENTITY_REFILLING;
+    } else if (strncmp(at, STATE_REMOVED, strlen(STATE_REMOVED)) == 0) {
+        i->state = IDENTITY_REMOVED;
     }
     at += strlen(state_line(i->state));
     if (i->format == 2) {
@@ -240,6 +244,12 @@ int identity_claim(const char *directory, uint64_t node_id,
                   path, (unsigned long long)node_id, ours);
         return -1;
     }
+    if (rv == 0 && i.state == IDENTITY_REMOVED) {
+        log_error("%s: node %llu was removed from its cluster. Move the whole data directory away and "
+                  "add the node anew (holdfastctl member add)",
+                  directory, (unsigned long long)node_id);
+        return -1;
+    }
     if (rv == 0 && i.format == 2) {
         *state = i.state;
         return 0;
@@ -260,6 +270,14 @@ int identity_settle(const char *directory, uint64_t node_id,
                     const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE])
 {
     struct identity i = {.node_id = node_id, .state = IDENTITY_MEMBER};
+    memcpy(i.cluster_id, cluster_id, sizeof i.cluster_id);
+    return identity_write(directory, &i);
+}
+
+int identity_remove(const char *directory, uint64_t node_id,
+                    const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE])
+{
+    struct identity i = {.node_id = node_id, .state = IDENTITY_REMOVED};
     memcpy(i.cluster_id, cluster_id, sizeof i.cluster_id);
     return identity_write(directory, &i);
 }

@@ -10,7 +10,8 @@
  * A further line says what the node still lacks (docs/adr/0010): `state new`, it was made for a new
  * cluster and its first log is not durable yet; `state refilling`, it may have been a member once and
  * must catch up before it votes. The line goes when the log is whole. It is written before the log is
- * created, so that a crash in between does not forget it. */
+ * created, so that a crash in between does not forget it. `state removed`: it is no member any more, and
+ * its data must not come back (docs/adr/0012). */
 #ifndef SERVER_IDENTITY_H
 #define SERVER_IDENTITY_H
 
@@ -19,7 +20,7 @@
 
 #include "proto/link.h"
 
-enum identity_state { IDENTITY_MEMBER, IDENTITY_NEW, IDENTITY_REFILLING };
+enum identity_state { IDENTITY_MEMBER, IDENTITY_NEW, IDENTITY_REFILLING, IDENTITY_REMOVED };
 
 struct identity {
     uint64_t node_id;
@@ -45,6 +46,11 @@ int identity_lock(const char *directory, bool create);
 int identity_claim(const char *directory, uint64_t node_id,
                    const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE], bool new_cluster,
                    enum identity_state *state);
+
+/* This node was removed from its cluster: identity_claim refuses the directory from now on. Returns 0,
+ * or -1 after logging. */
+int identity_remove(const char *directory, uint64_t node_id,
+                    const uint8_t cluster_id[static LINK_CLUSTER_ID_SIZE]);
 
 /* The log is whole: from now on this is a directory of IDENTITY_MEMBER, durably. Returns 0, or -1
  * after logging. Blocks for one small synced write. */
