@@ -16,6 +16,7 @@
 #include "base/str.h"
 #include "raft/replica_verify.h"
 #include "server/checkpoint_driver.h"
+#include "server/options.h"
 
 #define PATH_SIZE 4096
 
@@ -24,6 +25,13 @@ const char *data_dir_part_name(enum data_dir_part part)
     static const char *const names[] = {"identity", "checkpoint", "log"};
     CHECK(part < DATA_DIR_PARTS);
     return names[part];
+}
+
+void data_dir_cluster_text(const uint8_t id[static LINK_CLUSTER_ID_SIZE],
+                           char out[static DATA_DIR_CLUSTER_TEXT_SIZE])
+{
+    _Static_assert(DATA_DIR_CLUSTER_TEXT_SIZE == CLUSTER_ID_TEXT_SIZE, "the same text");
+    cluster_id_format(id, out);
 }
 
 int data_dir_judge_state(const char *directory, struct engine *engine,

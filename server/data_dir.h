@@ -52,6 +52,11 @@ enum data_dir_result data_dir_verify(const char *directory, struct data_dir_repo
 enum data_dir_result data_dir_rebuild(const char *directory, int64_t wall_ms, char *moved_to,
                                       size_t moved_to_size, bool *has_identity);
 
+/* A cluster's id as 8-4-4-4-12 hex digits. */
+#define DATA_DIR_CLUSTER_TEXT_SIZE 37
+void data_dir_cluster_text(const uint8_t id[static LINK_CLUSTER_ID_SIZE],
+                           char out[static DATA_DIR_CLUSTER_TEXT_SIZE]);
+
 /* Does a node (or another tool) hold the directory's lock? */
 bool data_dir_in_use(const char *directory);
 

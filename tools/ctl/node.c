@@ -7,7 +7,6 @@
 #include "base/clock.h"
 #include "raft/wal_inspect.h"
 #include "server/data_dir.h"
-#include "server/options.h"
 #include "tools/ctl/ctl.h"
 
 static enum ctl_exit in_use(const char *directory)
@@ -121,11 +120,11 @@ static void add_entry(void *ctx, const struct wal_inspect_segment *segment, uint
 
 static json_t *segment_record(const struct wal_inspect_segment *s)
 {
-    char cluster[CLUSTER_ID_TEXT_SIZE];
+    char cluster[DATA_DIR_CLUSTER_TEXT_SIZE];
     json_t *r = json_pack("{s:s, s:o, s:b}", "segment", s->name, "size", ctl_json_u64(s->size),
                           "header", (int)s->header_ok);
     if (s->header_ok) {
-        cluster_id_format(s->cluster_id, cluster);
+        data_dir_cluster_text(s->cluster_id, cluster);
         json_object_update(
             r, json_pack("{s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:b}", "version",
                          (json_int_t)s->version, "cluster", cluster, "node", ctl_json_u64(s->node_id),
