@@ -415,7 +415,7 @@ const struct ctl_command ctl_commands[] = {
      OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain_run},
     {"node undrain", "let a node lead again", "Ends a drain.", "holdfastctl node undrain 2\n",
      OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_undrain},
-    {"node verify", "check a data directory as a start would, without starting",
+    {"node verify", "check a data directory without starting the node",
      "Reads identity, checkpoint and log of a node that does not run, and changes nothing: checksums,\n"
      "structure, the digest of the whole state, and whether the parts belong together. Exit status 0: a\n"
      "start would accept it; 1: it is damaged, and the lines say which file, which offset and what to do;\n"
@@ -423,7 +423,7 @@ const struct ctl_command ctl_commands[] = {
      "holdfastctl node verify /var/lib/holdfast/node-1\n"
      "holdfastctl node verify /var/lib/holdfast/node-1 -o json\n",
      OPERANDS(directory_operand), .role = CTL_LOCAL, .run = node_verify},
-    {"node rebuild", "put a damaged data directory aside, so that the node refills from its peers",
+    {"node rebuild", "put a data directory aside, to refill from the peers",
      "Moves everything to DIR.damaged-TIME (into DIR/damaged-TIME when DIR is a mount point) and leaves a\n"
      "directory in which the node starts by filling itself from the others; it does not vote before it has\n"
      "all it may have promised. Deletes nothing. Needs a majority of the other voters to be well: with a\n"
