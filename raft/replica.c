@@ -401,6 +401,7 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
         .node_id = config->id,
         .segment_size = config->segment_size,
         .sync = config->log_sync,
+        .write_deadline_ms = config->log_write_deadline_ms,
     };
     memcpy(wal_config.cluster_id, config->identity.cluster_id, sizeof wal_config.cluster_id);
     struct wal_recovered recovered;
@@ -465,6 +466,11 @@ enum replica_status replica_transfer(struct replica *r, uint64_t to_id)
 {
     return r->closing ? REPLICA_NOT_LEADER
                       : driver_transfer(r->driver, clock_monotonic_ms(), to_id);
+}
+
+uint64_t replica_log_age_ms(const struct replica *r)
+{
+    return r->closing ? 0 : wal_write_age_ms(r->wal);
 }
 
 enum replica_status replica_member_add(struct replica *r, const struct replica_member *member)

@@ -100,6 +100,7 @@ struct replica_config {
     uint64_t segment_size;        /* of the log, bytes, 64 MiB */
     uint64_t trailing_entries;    /* kept in the log behind a checkpoint */
     bool log_sync;                /* false only in benchmarks that say so */
+    uint64_t log_write_deadline_ms; /* a log's disk that is silent so long ends the process; 0: never */
 };
 
 struct replica;
@@ -178,6 +179,9 @@ enum replica_status replica_member_add(struct replica *r, const struct replica_m
 enum replica_status replica_member_assign(struct replica *r, uint64_t id,
                                           enum replica_member_role role);
 enum replica_status replica_member_remove(struct replica *r, uint64_t id);
+
+/* How long the disk of the log has not answered the operation under way, 0: it owes nothing. */
+uint64_t replica_log_age_ms(const struct replica *r);
 
 /* Hands leadership to a voter (0: the most up to date). REPLICA_OK: under way; role_changed tells. */
 enum replica_status replica_transfer(struct replica *r, uint64_t to_id);

@@ -347,7 +347,8 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                     .election_timeout_ms = o->election_timeout_ms,
                                     .segment_size = o->segment_size,
                                     .trailing_entries = o->trailing_entries,
-                                    .log_sync = o->log_sync};
+                                    .log_sync = o->log_sync,
+                                    .log_write_deadline_ms = o->log_write_deadline_ms};
     if (state == IDENTITY_REFILLING) {
         log_info(
             "refilling: no votes until a leader has filled this node (a new cluster begins with "

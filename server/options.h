@@ -34,6 +34,7 @@ struct node_options {
     struct command_limits limits; /* of a new cluster: COMMAND_INIT */
     uint64_t election_timeout_ms, segment_size, trailing_entries;
     uint64_t checkpoint_entries, checkpoint_size, checkpoint_interval_ms;
+    uint64_t log_write_deadline_ms, low_space; /* low_space: bytes, 0: no guard */
     bool log_sync;
     bool new_cluster; /* an empty data directory begins a new cluster */
     enum log_level log_level;
