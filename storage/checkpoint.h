@@ -76,6 +76,15 @@ typedef int (*checkpoint_block_cb)(void *ctx, const struct engine_block *block);
  * logging (damage, or put refused). */
 int checkpoint_load(struct checkpoint *c, checkpoint_block_cb put, void *ctx);
 
+/* Loads the newest checkpoint into an engine fresh from engine_create and verifies it against its
+ * meta: checksums and order of the blocks, their number, the engine's digest and index. Works on two
+ * threads, this one and one of its own: one reads and checks blocks while the other puts them into
+ * the engine; both derive its indexes. progress (may be NULL) is called on this thread now and then,
+ * with blocks. Blocking. Returns 0, or -1 after logging: then only destroy the engine. */
+typedef void (*checkpoint_progress_cb)(void *ctx, uint64_t done, uint64_t total);
+int checkpoint_load_engine(struct checkpoint *c, struct engine *engine,
+                           checkpoint_progress_cb progress, void *ctx);
+
 /* ---- taking one (loop) ---- */
 
 /* ok false: nothing changed on disk; again: worth trying at once (the map has grown). */
