@@ -281,6 +281,8 @@ int message_decode(const void *data, size_t size, struct message *m)
     case MESSAGE_READ_ACK:
     case MESSAGE_REFILL:
     case MESSAGE_REFILL_ACK:
+    case MESSAGE_REMOVED:
+    case MESSAGE_WILLING:
     case MESSAGE_PING:
     case MESSAGE_PONG:
         m->term = h.term;

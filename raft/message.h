@@ -36,6 +36,9 @@ enum message_kind {
      * is the asker's own, index the last entry of the leader (answer only). docs/adr/0010 */
     MESSAGE_REFILL = 18,
     MESSAGE_REFILL_ACK = 19,
+    /* "You are no member": index is that of the committed configuration that says so. docs/adr/0012 */
+    MESSAGE_REMOVED = 20,
+    MESSAGE_WILLING = 21, /* seq 0: the sender does not want to lead; 1: it does (again) */
     /* Of the transport; never leave it. Liveness of an idle connection, and who calls: */
     MESSAGE_PING = 32,
     MESSAGE_PONG = 33,
@@ -68,7 +71,7 @@ struct message {
     size_t configuration_size;
     const void *data;
     size_t data_size;
-    /* MESSAGE_READ, READ_ACK, REFILL, REFILL_ACK; MESSAGE_PING and PONG use seq, HELLO seq and index */
+    /* kinds 16 to 21; MESSAGE_PING and PONG use seq, HELLO seq and index */
     uint64_t term, seq, index;
 };
 

@@ -20,11 +20,13 @@ static Holdfast__Member *put_member(struct node *n, const struct replica_peer_in
                                     struct arena *arena)
 {
     Holdfast__Member *m = arena_alloc(arena, sizeof *m);
-    const struct node_member *known = node_options_member(n->options, peer->member.id);
+    char raft[REPLICA_ENDPOINT_SIZE], address[REPLICA_ENDPOINT_SIZE];
+    replica_address_raft(peer->member.address, raft);
+    (void)node_member_address(n, peer->member.id, address);
     holdfast__member__init(m);
     m->id = peer->member.id;
-    m->raft_address = keep(arena, peer->member.address);
-    m->node_address = keep(arena, known != NULL ? known->node_address : "");
+    m->raft_address = keep(arena, raft);
+    m->node_address = keep(arena, address);
     m->role = (uint32_t)peer->member.role;
     m->connected = peer->connected;
     m->match_index = peer->match_index;
@@ -73,6 +75,8 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
     m->shards = engine_shards(n->engine);
     m->installing = n->installer != NULL;
     m->elections = info.elections;
+    m->draining = n->draining || n->drained;
+    m->refilling = info.refilling;
     m->format = (uint32_t)engine_format(n->engine);
     m->format_oldest = FORMAT_OLDEST;
     m->format_newest = FORMAT_NEWEST;

@@ -127,6 +127,9 @@ static int finish(struct checkpoint_install *i)
     struct checkpoint_meta meta = i->meta;
     int rv = mdb_txn_begin(i->env.env, NULL, 0, &txn);
     if (rv == 0) {
+        rv = checkpoint_env_write_owner(&i->env, txn, &i->c->owner);
+    }
+    if (rv == 0) {
         rv = checkpoint_env_write_meta(&i->env, txn, &meta);
         if (rv == 0 && meta.blocks_count != i->meta.blocks_count) {
             mdb_txn_abort(txn);

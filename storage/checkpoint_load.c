@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/advice.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
@@ -29,6 +30,7 @@ struct load_batch {
 struct load {
     struct checkpoint *c;
     struct engine *engine;
+    checkpoint_block_cb put;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct load_batch batches[LOAD_BATCHES];
@@ -91,11 +93,13 @@ static void *reader_main(void *arg)
     MDB_txn *txn; /* keeps what the walk's own transaction sees */
     checkpoint_generation_name(l->c->env.generation, false, name);
     checkpoint_generation_path(l->c, name, path);
+    const char *outer = checkpoint_guard_begin(l->c->env.path);
     int rv = mdb_txn_begin(l->c->env.env, NULL, MDB_RDONLY, &txn);
     CHECK(rv == 0);
     int result = checkpoint_env_walk(&l->c->env, path, gather, l, &l->meta);
     drain(l);
     mdb_txn_abort(txn);
+    checkpoint_guard_end(outer);
     pthread_mutex_lock(&l->lock);
     l->result = result;
     l->ended = true;
@@ -142,7 +146,7 @@ static bool take_batches(struct load *l, uint64_t total, checkpoint_progress_cb 
     bool good = true;
     for (struct load_batch *b; (b = batch_wait(l)) != NULL;) {
         for (uint32_t i = 0; i < b->count && good; i++) {
-            good = engine_load_block(l->engine, &b->blocks[i]) == 0;
+            good = l->put(l->engine, &b->blocks[i]) == 0;
         }
         done += b->count;
         batch_taken(l, !good);
@@ -160,9 +164,8 @@ static bool judge(struct load *l, bool taken)
     bool good = taken && l->result == 0 &&
                 engine_load_check(l->engine, l->meta.index, l->meta.digest) == 0;
     if (!good && l->result == 0) {
-        log_error("%s: the state does not match its digest: damaged, or written by another version; "
-                  "restore it from a backup, or empty the data directory and let the node refill "
-                  "from its peers",
+        log_error("%s: the state does not match its digest: damaged, or written by another version. "
+                  ADVICE_REBUILD,
                   l->c->path);
     }
     l->good = good;
@@ -172,7 +175,12 @@ static bool judge(struct load *l, bool taken)
     return good;
 }
 
-int checkpoint_load_engine(struct checkpoint *c, struct engine *engine,
+static int put_block(void *engine, const struct engine_block *block)
+{
+    return engine_load_block(engine, block);
+}
+
+int checkpoint_load_engine(struct checkpoint *c, struct engine *engine, checkpoint_block_cb put,
                            checkpoint_progress_cb progress, void *ctx)
 {
     struct load *l = calloc(1, sizeof *l);
@@ -182,10 +190,13 @@ int checkpoint_load_engine(struct checkpoint *c, struct engine *engine,
     CHECK(checkpoint_get_meta(c, &meta));
     l->c = c;
     l->engine = engine;
+    l->put = put != NULL ? put : put_block;
     CHECK(pthread_mutex_init(&l->lock, NULL) == 0);
     CHECK(pthread_cond_init(&l->changed, NULL) == 0);
     CHECK(pthread_create(&reader, NULL, reader_main, l) == 0);
+    const char *outer = checkpoint_guard_begin(c->env.path);
     bool taken = take_batches(l, meta.blocks_count, progress, ctx);
+    checkpoint_guard_end(outer);
     bool good = judge(l, taken);
     if (good) {
         index_parts(l);

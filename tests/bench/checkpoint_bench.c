@@ -431,7 +431,7 @@ static void restart(void)
     struct checkpoint_meta meta;
     CHECK(checkpoint_get_meta(store, &meta));
     engine = engine_create();
-    CHECK(checkpoint_load_engine(store, engine, note_progress, &loaded) == 0);
+    CHECK(checkpoint_load_engine(store, engine, NULL, note_progress, &loaded) == 0);
     uint64_t finished = clock_monotonic_ns();
     printf("restart %s           %.2f s (processors %.2f s): verified and opened %.2f s, loaded %.2f s (%" PRIu64
            " blocks), indexes %.2f s\n",

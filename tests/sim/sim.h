@@ -107,6 +107,7 @@ struct sim_node {
     struct sim_disk *disk;
     struct sim_log_model durable; /* what its log must hold */
     bool refilling; /* its disk was lost, and it is not whole again */
+    bool gone;      /* removed, or lost for good: not started again until it is added, or all heals */
     struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
     uint64_t voted_term, voted_for; /* by messages that left: what the world relies on */
 
@@ -125,6 +126,7 @@ struct sim_node {
     uint64_t ticket_from;
     bool installing;
     bool was_leader;
+    bool dismissed; /* it was told that it is no member */
 };
 
 struct sim_link { /* between two nodes, both directions */
@@ -154,7 +156,7 @@ struct sim_history {
 struct sim_stats {
     uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
-        faults, torn, disks_lost, refilled;
+        faults, torn, disks_lost, refilled, dismissed;
 };
 
 struct sim {
@@ -194,6 +196,7 @@ void sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n);
 /* The same, and all that was on its disk is gone. */
 void sim_node_lose_disk(struct sim_node *n);
+void sim_node_address(unsigned index, char out[static REPLICA_ADDRESS_SIZE]);
 void sim_node_event(struct sim_node *n, struct sim_event *e);
 /* After every event at a node: its disk is kept busy, its timer set, its death noticed. */
 void sim_node_after(struct sim_node *n);
@@ -219,7 +222,7 @@ void sim_clients_close(struct sim *s);
 void sim_swarm_choose(struct sim *s);
 void sim_faults_event(struct sim *s);
 void sim_faults_heal(struct sim *s);
-/* The leader is asked to give the node another role: voter, standby, no member. */
+/* The leader is asked to give the node another role: voter, standby, spare, no member. */
 void sim_faults_membership(struct sim *s, unsigned target);
 
 /* sim_check.c: each ends the run with the seed and the command that replays it */

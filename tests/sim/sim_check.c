@@ -251,6 +251,9 @@ bool sim_is_converged(struct sim *s)
     driver_get_membership(leader->driver, &m);
     for (size_t i = 0; i < m.count; i++) {
         const struct sim_node *n = &s->nodes[m.members[i].id - 1];
+        if (m.members[i].role == REPLICA_SPARE) {
+            continue; /* nothing is sent to it */
+        }
         if (!n->up || n->applied != stats.last_index || driver_installing(n->driver) ||
             driver_refilling(n->driver)) {
             return false;

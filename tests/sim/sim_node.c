@@ -159,6 +159,12 @@ static void effect_settled(void *ctx)
     }
 }
 
+static void effect_removed(void *ctx)
+{
+    struct sim_node *n = ctx;
+    n->dismissed = true;
+}
+
 static int effect_make_ticket(void *ctx, struct replica_ticket *ticket)
 {
     struct sim_node *n = ctx;
@@ -194,6 +200,7 @@ static const struct driver_effects effects = {
     .state_changed = effect_state_changed,
     .membership_changed = effect_membership_changed,
     .settled = effect_settled,
+    .removed = effect_removed,
     .make_ticket = effect_make_ticket,
     .install = effect_install,
 };
@@ -233,6 +240,7 @@ static void forget(struct sim_node *n)
     n->installing = false;
     n->disk_busy = false;
     n->was_leader = false;
+    n->dismissed = false;
     n->tick_at_us = 0;
     n->paused_until_us = 0;
 }
@@ -297,13 +305,18 @@ void sim_node_lose_disk(struct sim_node *n)
     n->refilling = true;
 }
 
+void sim_node_address(unsigned index, char out[static REPLICA_ADDRESS_SIZE])
+{
+    snprintf(out, REPLICA_ADDRESS_SIZE, "10.0.0.%u:7001/10.0.0.%u:7101", index + 1, index + 1);
+}
+
 static void bootstrap_list(struct sim *s, struct membership *m)
 {
     m->count = s->swarm.nodes;
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         m->members[i].id = i + 1;
         m->members[i].role = i < s->swarm.voters ? REPLICA_VOTER : REPLICA_STANDBY;
-        snprintf(m->members[i].address, sizeof m->members[i].address, "node%u", i + 1);
+        sim_node_address(i, m->members[i].address);
     }
 }
 
@@ -313,6 +326,9 @@ void sim_node_start(struct sim_node *n)
     struct wal_recovered recovered;
     char error[512] = "";
     bool broken;
+    if (n->gone) {
+        return;
+    }
     sim_disk_restart(n->disk);
     if (s->swarm.disk_crashes && !s->healing && sim_one_in(s, 10)) {
         sim_disk_arm(n->disk, 1 + (unsigned)sim_below(s, 12)); /* dies again, perhaps in recovery */
@@ -343,7 +359,7 @@ void sim_node_start(struct sim_node *n)
         .quick_failover = s->swarm.quick,
         .refilling = n->refilling,
     };
-    snprintf(config.address, sizeof config.address, "node%u", n->index + 1);
+    sim_node_address(n->index, config.address);
     n->driver = driver_create(&config, &effects, n);
     driver_test_disable_guard(n->driver, s->options.guards_off);
     driver_restore(n->driver, recovered.base_index, recovered.entries, recovered.count);
@@ -410,6 +426,13 @@ void sim_node_after(struct sim_node *n)
 {
     struct sim *s = n->sim;
     if (!n->up) {
+        return;
+    }
+    if (n->dismissed) {
+        sim_trace(s, "node %u: knows that it was removed", n->index + 1);
+        s->stats.dismissed++;
+        n->gone = true;
+        sim_node_crash(n);
         return;
     }
     if (!n->disk_busy && !sim_disk_is_dead(n->disk)) {
