@@ -683,3 +683,13 @@ void replica_get_info(const struct replica *r, struct replica_info *info)
         (void)transport_peer_formats(r->transport, id, &info->peers[i].formats);
     }
 }
+
+uint64_t replica_applied_index(const struct replica *r)
+{
+    struct driver_stats stats;
+    if (r->closing) {
+        return 0;
+    }
+    driver_get_stats(r->driver, &stats);
+    return stats.applied_index;
+}

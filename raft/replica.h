@@ -271,5 +271,7 @@ struct replica_info {
     const struct histogram *append_ns; /* duration of one synced write of the log */
 };
 void replica_get_info(const struct replica *r, struct replica_info *info);
+/* Of that, what is asked often. */
+uint64_t replica_applied_index(const struct replica *r);
 
 #endif
