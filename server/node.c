@@ -314,6 +314,7 @@ static void tick_cb(uv_timer_t *timer)
         }
     }
     checkpoint_expire_pins(n->store, now_ms);
+    snapshots_tick(n, now_ms);
     read_requests_tick(n, now_ms);
     members_tick(n, now_ms);
     clock_watch_tick(n, now_ms);
@@ -480,6 +481,7 @@ static void begin_close(struct node *n)
         warm_up_stop(&n->warm_up);
         submit_queue_fail(n->queue);
         read_requests_end(n);
+        snapshots_end(n);
         members_end(n);
         install_cancel(n);
     }

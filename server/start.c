@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -50,8 +51,14 @@ static int load_checkpoint(struct start *s)
         return -1;
     }
     if (position_decode(&s->position, meta.position, meta.position_size) < 0) {
-        log_error("%s/checkpoint: its position in the log is not understood: written by another "
-                  "version",
+        log_error("%s/checkpoint/gen-…/data.mdb: its position in the log is damaged. " ADVICE_REBUILD,
+                  o->data_dir);
+        return -1;
+    }
+    if (engine_initialized(s->engine) &&
+        memcmp(engine_cluster_id(s->engine), o->cluster_id, LINK_CLUSTER_ID_SIZE) != 0) {
+        log_error("%s/checkpoint: is the state of another cluster: it was copied here; empty the "
+                  "data directory and let the node refill from its peers",
                   o->data_dir);
         return -1;
     }

@@ -164,9 +164,9 @@ static bool judge(struct load *l, bool taken)
     bool good = taken && l->result == 0 &&
                 engine_load_check(l->engine, l->meta.index, l->meta.digest) == 0;
     if (!good && l->result == 0) {
-        log_error("%s: the state does not match its digest: damaged, or written by another version. "
-                  ADVICE_REBUILD,
-                  l->c->path);
+        log_error("%s/data.mdb: the state does not match its digest: a page is of another time, or "
+                  "damaged, or it was written by another version. " ADVICE_REBUILD,
+                  l->c->env.path);
     }
     l->good = good;
     l->judged = true;
