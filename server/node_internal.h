@@ -16,6 +16,7 @@
 #include "server/clock.h"
 #include "server/identity.h"
 #include "server/clock_watch.h"
+#include "server/disk_guard.h"
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
@@ -88,6 +89,7 @@ struct node {
     struct clock_watch clock_watch;
     struct installer *installer; /* NULL: none under way */
     struct warm_up warm_up;
+    struct disk_guard *disk; /* NULL once closed */
 
     struct start *start; /* until then replica and store are NULL, and the engine is empty */
     unsigned startup_phase;
