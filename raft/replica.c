@@ -304,11 +304,35 @@ static void stranger_cb(void *ctx, uint64_t id, const char *address)
     }
 }
 
+static void clock_read_cb(void *ctx, struct message_clock *clock, uint64_t *term)
+{
+    struct replica *r = ctx;
+    if (r->hooks.clock_read != NULL) {
+        struct replica_clock own = {0};
+        r->hooks.clock_read(r->ctx, &own);
+        *clock = (struct message_clock){own.monotonic_ns, own.wall_ms, own.cluster_ns, own.leads};
+        *term = own.term;
+    }
+}
+
+static void clock_sample_cb(void *ctx, uint64_t id, const struct message_clock *clock,
+                            uint64_t term, uint64_t sent_ns, uint64_t received_ns)
+{
+    struct replica *r = ctx;
+    if (!r->closing && r->hooks.clock_sample != NULL) {
+        struct replica_clock sample = {clock->monotonic_ns, clock->wall_ms, clock->cluster_ns, term,
+                                       clock->leads};
+        r->hooks.clock_sample(r->ctx, id, &sample, sent_ns, received_ns);
+    }
+}
+
 static const struct transport_callbacks replica_transport_callbacks = {
     .message = message_cb,
     .peer_connected = peer_connected_cb,
     .peer_disconnected = peer_disconnected_cb,
     .stranger = stranger_cb,
+    .clock_read = clock_read_cb,
+    .clock_sample = clock_sample_cb,
 };
 
 /* ---- create and destroy ---- */

@@ -67,6 +67,15 @@ struct replica_ticket {
     uint8_t data[REPLICA_TICKET_SIZE_MAX];
 };
 
+/* A node's clocks, read together. */
+struct replica_clock {
+    uint64_t monotonic_ns; /* > 0 */
+    uint64_t wall_ms;
+    uint64_t cluster_ns; /* the cluster's time, as it knows it; 0: it does not */
+    uint64_t term;       /* its own */
+    bool leads;          /* in that term, and the cluster's time is its own */
+};
+
 /* What the server gives. Every hook runs on the loop's thread and must not block; none may call back
  * into the replica except replica_submit, replica_read and replica_checkpoint_published from apply or
  * role_changed. */
@@ -91,6 +100,12 @@ struct replica_hooks {
     /* This node was a member and is none any more: it should end. Once a life. NULL: nobody wants to
      * know. */
     void (*removed)(void *ctx);
+    /* Twice a second each peer is asked for its clocks, over the link that entries take: clock_read
+     * fills what this node answers, clock_sample gets what a peer did. The replica reads nothing out of
+     * them. NULL: no clocks are told, or none are wanted. docs/adr/0016 */
+    void (*clock_read)(void *ctx, struct replica_clock *clock);
+    void (*clock_sample)(void *ctx, uint64_t from_id, const struct replica_clock *clock,
+                         uint64_t sent_ns, uint64_t received_ns);
 };
 
 /* What a node knows of its own past. The server remembers it durably (docs/adr/0010). */

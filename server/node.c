@@ -73,6 +73,7 @@ static void propose_init(struct node *n)
 static void start_leading(struct node *n)
 {
     cluster_clock_lead(&n->clock, engine_time_ms(n->engine), clock_monotonic_ns(), clock_wall_ms());
+    clock_watch_anchored(n);
     persist_driver_lead(n->persist, n->term);
     n->init_proposed = false;
     if (!engine_initialized(n->engine)) {
@@ -160,7 +161,7 @@ static enum replica_status propose_cb(void *ctx, struct replica_submit *req, con
 static int64_t now_cb(void *ctx)
 {
     struct node *n = ctx;
-    return cluster_clock_now_ms(&n->clock, clock_monotonic_ns(), clock_wall_ms());
+    return cluster_clock_now_ms(&n->clock, clock_monotonic_ns());
 }
 
 static uint64_t monotonic_cb(void *ctx)
@@ -234,7 +235,8 @@ void node_pump(struct node *n)
     if (n->closing) {
         return;
     }
-    bool serves = n->role == REPLICA_LEADER && n->ready;
+    /* Nothing is stamped before it is known from where time goes on. */
+    bool serves = n->role == REPLICA_LEADER && n->ready && cluster_clock_ready(&n->clock);
     uint32_t wait_ms = submit_queue_dispatch(n->queue, serves);
     if (wait_ms > 0 && !uv_is_active((uv_handle_t *)&n->pace)) {
         CHECK(uv_timer_start(&n->pace, pace_cb, wait_ms, 0) == 0);
@@ -310,6 +312,7 @@ static void tick_cb(uv_timer_t *timer)
     checkpoint_expire_pins(n->store, now_ms);
     read_requests_tick(n, now_ms);
     members_tick(n, now_ms);
+    clock_watch_tick(n, now_ms);
     node_pump(n);
     if (n->removed) {
         tick_removed(n);
@@ -373,7 +376,9 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                                .make_ticket = node_make_ticket,
                                                .install = node_install,
                                                .settled = settled_hook,
-                                               .removed = removed_hook};
+                                               .removed = removed_hook,
+                                               .clock_read = clock_watch_read,
+                                               .clock_sample = clock_watch_sample};
     static const enum replica_start starts[] = {[IDENTITY_MEMBER] = REPLICA_MEMBER,
                                                 [IDENTITY_NEW] = REPLICA_NEW,
                                                 [IDENTITY_REFILLING] = REPLICA_REFILL};

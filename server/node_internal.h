@@ -11,6 +11,7 @@
 #include "proto/node.pb-c.h"
 #include "server/checkpoint_driver.h"
 #include "server/clock.h"
+#include "server/clock_watch.h"
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
@@ -53,6 +54,7 @@ struct node {
     struct submit_queue *queue;
     struct link_server *listener;
     struct cluster_clock clock;
+    struct clock_watch clock_watch;
     struct installer *installer; /* NULL: none under way */
     struct warm_up warm_up;
 

@@ -68,6 +68,8 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
     }
     m->time_ms = cluster_clock_estimate_ms(&n->clock, clock_monotonic_ns());
     m->wall_ms = clock_wall_ms();
+    (void)clock_peers_offset_ms(&n->clock.peers, &m->clock_offset_ms);
+    m->clock_suspect = clock_peers_suspect(&n->clock.peers);
     m->uptime_ms = uv_now(n->loop) - n->started_ms;
     m->orders = stats.orders;
     m->events_pending = stats.events;
@@ -279,11 +281,7 @@ static void write_process(struct node *n, struct text *t)
     family(t, "holdfast_reads_total", "counter", "Reads answered.", (double)n->reads_total);
     metrics_family(t, "holdfast_loop_lag_seconds", "histogram", "How late the loop's timer fires.");
     metrics_histogram_seconds(t, "holdfast_loop_lag_seconds", NULL, &n->loop_lag_ns);
-    family(t, "holdfast_clock_difference_seconds", "gauge",
-           "Wall clock minus the cluster's time, on the leader.",
-           (double)n->clock.wall_difference_ms / 1e3);
-    family(t, "holdfast_clock_suspicious", "gauge",
-           "1 when the leader does not believe its wall clock.", n->clock.suspicious);
+    clock_watch_write_metrics(n, t);
     metrics_process(t);
 }
 

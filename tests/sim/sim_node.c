@@ -118,6 +118,7 @@ static void effect_apply(void *ctx, const struct record_header *record)
     if (record->type == RECORD_COMMAND) {
         machine->apply(n->machine, record->index, record_data(record), record->size);
         sim_check_answers(n, record->index, machine->answers(n->machine));
+        sim_clock_applied(n, record);
     } else if (record->type == RECORD_CHANGE) {
         s->stats.changes++;
     }
@@ -141,6 +142,7 @@ static void effect_state_changed(void *ctx)
               (int)state.role, state.ready, (unsigned long long)state.term,
               (unsigned long long)state.leader_id);
     sim_check_state(n, &state);
+    sim_clock_state(n, &state);
 }
 
 static void effect_membership_changed(void *ctx)
@@ -347,6 +349,7 @@ void sim_node_start(struct sim_node *n)
     n->up = true;
     n->life++;
     machine_load(n);
+    sim_clock_loaded(n, true);
     n->checkpoint_last = n->kept[0].position.index;
 
     struct driver_config config = {
@@ -379,6 +382,7 @@ void sim_node_start(struct sim_node *n)
         n->refilling = false; /* the guard is off: it believes itself whole */
     }
     sim_network_node_up(n);
+    sim_clock_start(n);
     sim_node_after(n);
 }
 
@@ -467,7 +471,9 @@ static void event_message(struct sim_node *n, const struct sim_event *e)
     if (message_decode(e->data, e->size, &m) != 0) {
         sim_violation(s, "node %u cannot decode a message of node %u", n->index + 1, from + 1);
     }
-    driver_receive(n->driver, sim_node_now_ms(n), e->a, &m);
+    if (!sim_clock_message(n, e->a, &m)) {
+        driver_receive(n->driver, sim_node_now_ms(n), e->a, &m);
+    }
 }
 
 static void event_disk(struct sim_node *n)
@@ -547,6 +553,7 @@ static void event_install(struct sim_node *n)
         return;
     }
     machine_load(n);
+    sim_clock_loaded(n, false);
     n->checkpoint_last = n->applied;
     driver_install_done(n->driver, sim_node_now_ms(n), &position, true);
 }
@@ -571,11 +578,16 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
         break;
     case SIM_LINK_NOTICE:
         if (e->b != 0) {
+            sim_clock_ask(n, e->a);
             driver_peer_connected(n->driver, sim_node_now_ms(n), e->a);
         } else {
             driver_peer_disconnected(n->driver, sim_node_now_ms(n), e->a);
         }
         break;
+    case SIM_CLOCK:
+        sim_clock_tick(n);
+        break;
+    case SIM_CLOCK_FAULT:
     case SIM_RESTART:
     case SIM_LINK_UP:
     case SIM_CLIENT:
