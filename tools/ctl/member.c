@@ -271,7 +271,7 @@ static enum ctl_exit promote(struct ctl *ctl, uint64_t id)
 
 /* ---- commands ---- */
 
-enum ctl_exit member_add(struct ctl *ctl)
+enum ctl_exit members_add(struct ctl *ctl)
 {
     uint64_t id = ctl_value(&ctl->arguments, "ID")->u64;
     bool spare = strcmp(ctl_text(&ctl->arguments, "as"), "spare") == 0;
@@ -292,14 +292,14 @@ enum ctl_exit member_add(struct ctl *ctl)
     return rv;
 }
 
-enum ctl_exit member_promote(struct ctl *ctl)
+enum ctl_exit members_promote(struct ctl *ctl)
 {
     uint64_t id = ctl_value(&ctl->arguments, "ID")->u64;
     enum ctl_exit rv = promote(ctl, id);
     return rv == CTL_OK ? show(ctl, id) : rv;
 }
 
-enum ctl_exit member_demote(struct ctl *ctl)
+enum ctl_exit members_demote(struct ctl *ctl)
 {
     uint64_t id = ctl_value(&ctl->arguments, "ID")->u64;
     uint32_t role = strcmp(ctl_text(&ctl->arguments, "to"), "spare") == 0 ? ROLE_SPARE : ROLE_STANDBY;
@@ -325,7 +325,7 @@ enum ctl_exit member_demote(struct ctl *ctl)
     return rv == CTL_OK ? show(ctl, id) : rv;
 }
 
-enum ctl_exit member_remove(struct ctl *ctl)
+enum ctl_exit members_remove(struct ctl *ctl)
 {
     uint64_t id = ctl_value(&ctl->arguments, "ID")->u64;
     char what[128];
@@ -336,7 +336,7 @@ enum ctl_exit member_remove(struct ctl *ctl)
     return rv == CTL_OK ? show(ctl, id) : rv;
 }
 
-enum ctl_exit member_replace(struct ctl *ctl)
+enum ctl_exit members_replace(struct ctl *ctl)
 {
     uint64_t old_id = ctl_value(&ctl->arguments, "OLD")->u64;
     uint64_t new_id = ctl_value(&ctl->arguments, "NEW")->u64;
