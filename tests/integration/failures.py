@@ -17,14 +17,11 @@ from network import Network
 from node_link import NO_CLUSTER, SERVICE_RAFT, Link, crc32c, message
 
 BUILD = None
-NODE_STATUS, METRICS, SUBMIT = 40, 46, 10
+SUBMIT = 10
 
 
 def metric(cluster, node, name):
-    link = Link(int(node.address.rpartition(":")[2]), bytes.fromhex(open(cluster.path("cluster.key")).read()))
-    text = link.ask(METRICS)[46].decode()
-    link.close()
-    for line in text.splitlines():
+    for line in cluster.ctl("node", "metrics", node.id).stdout.splitlines():
         if line.rpartition(" ")[0] == name:
             return float(line.rpartition(" ")[2])
     raise AssertionError(f"no metric {name}")

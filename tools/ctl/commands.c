@@ -384,6 +384,10 @@ const struct ctl_command ctl_commands[] = {
      OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain},
     {"node undrain", "let a node lead again", "Ends a drain.", "holdfastctl node undrain 2\n",
      OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_undrain},
+    {"node metrics", "print a node's metrics",
+     "In the text format of Prometheus, for its textfile collector or a small exporter; --output does\n"
+     "not change it.",
+     "holdfastctl node metrics 2\n", OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_metrics},
 
     {"migrate up", "bring PostgreSQL's schema up to date",
      "Applies the migrations that are missing, in order, each in a transaction, under a lock. Never\n"

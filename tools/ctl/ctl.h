@@ -143,6 +143,7 @@ enum ctl_exit member_move_leader(struct ctl *ctl);
 enum ctl_exit endpoint_status(struct ctl *ctl);
 enum ctl_exit endpoint_health(struct ctl *ctl);
 enum ctl_exit endpoint_hash(struct ctl *ctl);
+enum ctl_exit node_metrics(struct ctl *ctl);
 enum ctl_exit node_drain(struct ctl *ctl);
 enum ctl_exit node_undrain(struct ctl *ctl);
 enum ctl_exit migrations_up(struct ctl *ctl);
