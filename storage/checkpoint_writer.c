@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -28,6 +29,40 @@ static struct checkpoint_slice *slice_create(enum slice_kind kind, size_t capaci
     s->kind = kind;
     s->size = 0;
     return s;
+}
+
+/* For blocks. Fresh memory is cleared by the kernel page by page, in the loop's time. */
+static struct checkpoint_slice *slice_get(struct checkpoint *c)
+{
+    pthread_mutex_lock(&c->queue_lock);
+    struct checkpoint_slice *s = c->spare;
+    if (s != NULL) {
+        c->spare = s->next;
+        c->spares--;
+    }
+    pthread_mutex_unlock(&c->queue_lock);
+    if (s == NULL) {
+        return slice_create(SLICE_BLOCKS, CHECKPOINT_SLICE_SIZE);
+    }
+    s->next = NULL;
+    s->size = 0;
+    return s;
+}
+
+/* On the thread: keeps it, or frees it. */
+static void slice_put(struct checkpoint *c, struct checkpoint_slice *s)
+{
+    if (s->kind == SLICE_BLOCKS) {
+        pthread_mutex_lock(&c->queue_lock);
+        if (c->spares < CHECKPOINT_SPARES_MAX) {
+            s->next = c->spare;
+            c->spare = s;
+            c->spares++;
+            s = NULL;
+        }
+        pthread_mutex_unlock(&c->queue_lock);
+    }
+    free(s);
 }
 
 static void enqueue(struct checkpoint *c, struct checkpoint_slice *s)
@@ -71,7 +106,7 @@ void checkpoint_put(struct checkpoint *c, const struct engine_block *block)
         checkpoint_flush(c);
     }
     if (c->filling == NULL) {
-        c->filling = slice_create(SLICE_BLOCKS, CHECKPOINT_SLICE_SIZE);
+        c->filling = slice_get(c);
         c->filling_capacity = CHECKPOINT_SLICE_SIZE;
     }
     uint8_t *at = c->filling->data + c->filling->size;
@@ -189,6 +224,27 @@ static int grow_map(struct checkpoint *c)
     return rv;
 }
 
+/* After a failed write of its root page LMDB begins no transaction any more, because it does not know
+ * what the file says. Opened anew it reads that. Nothing may be open then, as in grow_map. */
+static void reopen(struct checkpoint *c)
+{
+    pthread_mutex_lock(&c->lock);
+    struct checkpoint_env env;
+    char path[sizeof c->env.path];
+    memcpy(path, c->env.path, sizeof path);
+    checkpoint_drop_pins(c);
+    checkpoint_env_close(&c->env);
+    if (checkpoint_env_open(&env, path, c->env.generation, c->map_size, false, 0) < 0) {
+        log_error("%s: giving up: the checkpoint cannot be opened again after a failed write. The "
+                  "other nodes go on. Check the disk (space, errors), then start this node again",
+                  path);
+        _exit(CHECKPOINT_EXIT_CODE);
+    }
+    c->env = env;
+    pthread_mutex_unlock(&c->lock);
+    log_info("%s: opened anew after a failed write of its root", path);
+}
+
 static void begin(struct checkpoint *c, struct transaction *t)
 {
     t->error = 0;
@@ -196,6 +252,10 @@ static void begin(struct checkpoint *c, struct transaction *t)
         t->error = grow_map(c);
     }
     if (t->error == 0) {
+        t->error = mdb_txn_begin(c->env.env, NULL, 0, &t->txn);
+    }
+    if (t->error == MDB_PANIC) {
+        reopen(c);
         t->error = mdb_txn_begin(c->env.env, NULL, 0, &t->txn);
     }
     if (t->error == MDB_MAP_RESIZED) { /* a tool that opened it has made it larger */
@@ -317,7 +377,7 @@ static void *thread_main(void *arg)
             quit = s->kind == SLICE_QUIT;
             break;
         }
-        free(s);
+        slice_put(c, s);
     }
     return NULL;
 }
@@ -344,6 +404,11 @@ void checkpoint_writer_stop(struct checkpoint *c)
     c->filling = NULL;
     enqueue(c, slice_create(SLICE_QUIT, 0));
     CHECK(pthread_join(c->thread, NULL) == 0);
+    while (c->spare != NULL) {
+        struct checkpoint_slice *next = c->spare->next;
+        free(c->spare);
+        c->spare = next;
+    }
     pthread_mutex_destroy(&c->queue_lock);
     pthread_cond_destroy(&c->queue_cond);
 }
