@@ -399,7 +399,8 @@ void driver_tick(struct driver *d, uint64_t now_ms)
         driver_quick_end(d);
     }
     if (d->leading) {
-        install_tickets_expire(&d->tickets, d->now_ms, DRIVER_INSTALL_TIMEOUT_MS);
+        install_tickets_expire(&d->tickets, d->now_ms, DRIVER_INSTALL_TIMEOUT_MS,
+                               peer_is_there, d);
         driver_read_repeat(d);
     }
     driver_snapshot_if_stored(d);

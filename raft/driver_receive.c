@@ -235,6 +235,11 @@ static void receive_install(struct driver *d, uint64_t from_id, const struct mes
          */
         return;
     }
+    if (args->term == d->core.current_term && args->last_index <= d->applied_index) {
+        /* Nothing new: it is answered where this node is already. The core would take a checkpoint below
+         * its log for a new one. The next heartbeat tells the leader where this node stands. */
+        return;
+    }
     struct replica_ticket *ticket = &d->install.ticket;
     memset(ticket, 0, sizeof *ticket);
     ticket->position.index = args->last_index;
@@ -283,7 +288,8 @@ static void receive_result(struct driver *d, uint64_t from_id, struct raft_messa
     }
     step_message(d, from_id, message);
     if (d->leading) {
-        install_tickets_matched(&d->tickets, from_id, driver_match_index(d, from_id));
+        install_tickets_matched(&d->tickets, from_id, driver_match_index(d, from_id),
+                                d->cache.last, d->config.trailing_entries);
     }
 }
 

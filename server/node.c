@@ -204,6 +204,7 @@ void node_pump(struct node *n)
         persist_driver_step(n->persist, n->engine, uv_now(n->loop));
     }
     read_requests_applied(n);
+    chunk_source_step(n); /* after all that orders need */
 }
 
 static void check_cb(uv_check_t *check)
@@ -251,6 +252,7 @@ static void tick_cb(uv_timer_t *timer)
         }
     }
     checkpoint_expire_pins(n->store, now_ms);
+    install_tick(n, now_ms);
     read_requests_tick(n, now_ms);
     node_pump(n);
     if (n->draining || n->drained) {
@@ -318,6 +320,7 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                     .election_timeout_ms = o->election_timeout_ms,
                                     .segment_size = o->segment_size,
                                     .trailing_entries = o->trailing_entries,
+                                    .catch_up_log_size = o->catch_up_log_size,
                                     .log_sync = o->log_sync};
     if (state == IDENTITY_REFILLING) {
         log_info(
@@ -375,6 +378,7 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
                            options->checkpoint_interval_ms);
     CHECK(uv_timer_init(loop, &n->tick) == 0);
     CHECK(uv_timer_init(loop, &n->pace) == 0);
+    chunk_source_create(n);
     CHECK(uv_check_init(loop, &n->check) == 0);
     n->tick_expected_ns = uv_hrtime() + NODE_TICK_MS * 1000000ull;
     CHECK(uv_timer_start(&n->tick, tick_cb, NODE_TICK_MS, NODE_TICK_MS) == 0);
@@ -398,6 +402,7 @@ static void handle_closed_cb(uv_handle_t *handle)
     void *ctx = n->stopped_ctx;
     submit_queue_destroy(n->queue);
     engine_destroy(n->engine);
+    chunk_source_destroy(n);
     arena_close(&n->arena);
     arena_close(&n->read_arena);
     free(n->out);
@@ -408,11 +413,12 @@ static void handle_closed_cb(uv_handle_t *handle)
 static void store_closed_cb(void *ctx)
 {
     struct node *n = ctx;
-    n->parts_open = 3;
+    n->parts_open = 4;
     n->tick.data = n->pace.data = n->check.data = n;
     uv_close((uv_handle_t *)&n->pace, handle_closed_cb);
     uv_close((uv_handle_t *)&n->tick, handle_closed_cb);
     uv_close((uv_handle_t *)&n->check, handle_closed_cb);
+    chunk_source_close(n, handle_closed_cb);
 }
 
 static void replica_closed_cb(void *ctx)
@@ -450,7 +456,9 @@ static void begin_close(struct node *n)
         read_requests_end(n);
         install_cancel(n);
     }
-    bool busy = n->installer != NULL || n->chunks_count != 0 || n->warm_up.running;
+    chunk_source_end(n);
+    bool busy = n->installer != NULL || chunk_source_is_busy(n) || n->partial_removing ||
+                n->warm_up.running;
     if (!busy && n->listener != NULL && n->parts_open == 0) {
         n->parts_open = 1; /* once */
         log_info("closing");

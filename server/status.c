@@ -67,7 +67,14 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
     m->events_pending = stats.events;
     m->persister_configured = persist_driver_configured(n->persist);
     m->shards = engine_shards(n->engine);
-    m->installing = n->installer != NULL;
+    struct install_progress install;
+    install_get_progress(n, &install);
+    m->installing = install.active;
+    if (install.active) {
+        m->startup_phase = 3;
+        m->startup_done = install.blocks;
+        m->startup_total = install.blocks_total;
+    }
     m->elections = info.elections;
     m->n_members = info.peers_count;
     m->members = arena_alloc(arena, (info.peers_count + 1) * sizeof m->members[0]);
@@ -228,6 +235,29 @@ static void write_stock(struct node *n, struct text *t)
     } while (cursor != 0 && total < METRIC_SKUS_MAX);
 }
 
+static void write_installs(struct node *n, struct text *t)
+{
+    struct install_progress p;
+    install_get_progress(n, &p);
+    family(t, "holdfast_installs_total", "counter", "Checkpoints taken over from a peer.",
+           (double)n->installs.done_total);
+    family(t, "holdfast_installs_resumed_total", "counter",
+           "Installs that went on where an earlier one stopped.",
+           (double)n->installs.resumed_total);
+    family(t, "holdfast_installs_failed_total", "counter",
+           "Installs that were cut or found wrong; the leader offers again.",
+           (double)n->installs.failed_total);
+    family(t, "holdfast_install_bytes_total", "counter", "Bytes of checkpoints pulled from peers.",
+           (double)n->installs.bytes_total);
+    family(t, "holdfast_install_blocks", "gauge", "Blocks that the install under way has.",
+           (double)p.blocks);
+    family(t, "holdfast_install_blocks_expected", "gauge", "Blocks that it will have.",
+           (double)p.blocks_total);
+    family(t, "holdfast_install_bytes_per_second", "gauge", "Its pace since it began or went on.",
+           p.bytes_per_second);
+    chunk_source_write_metrics(n, t);
+}
+
 static void write_checkpoints(struct node *n, struct text *t)
 {
     struct checkpoint_stats s;
@@ -245,8 +275,7 @@ static void write_checkpoints(struct node *n, struct text *t)
            (double)s.failed_total);
     family(t, "holdfast_checkpoint_used_bytes", "gauge", "Size of the environment.",
            (double)s.used_size);
-    family(t, "holdfast_installs_total", "counter", "Checkpoints taken over from a peer.",
-           (double)n->installs_total);
+    write_installs(n, t);
 }
 
 static void write_process(struct node *n, struct text *t)

@@ -59,7 +59,7 @@ static inline uint64_t checkpoint_key(uint32_t table, uint32_t number)
 struct checkpoint_pin {
     pthread_mutex_t lock; /* one thread at a time in txn */
     MDB_txn *txn;         /* NULL: free */
-    uint64_t id, index, sequence, expires_ms;
+    uint64_t id, index, term, digest, sequence, expires_ms;
 };
 
 enum slice_kind { SLICE_BLOCKS, SLICE_COMMIT, SLICE_CANCEL, SLICE_QUIT };
@@ -85,6 +85,10 @@ struct checkpoint {
     struct checkpoint_pin pins[CHECKPOINT_READERS_MAX];
     uint64_t pins_sequence;
     uint8_t secret[16]; /* in tickets: those of an earlier process are not ours */
+
+    /* A part of an install, not under way: its generation, 0 when there is none; and of what */
+    uint64_t partial_generation;
+    struct checkpoint_identity partial;
 
     /* Writer: loop side */
     bool busy, ending, cancelled;
@@ -112,6 +116,11 @@ struct checkpoint {
     bool grow;
 };
 
+/* ---- checkpoint_install.c ---- */
+/* Before threads are started: sets c->partial if there is one that is sound. */
+void checkpoint_find_partial(struct checkpoint *c);
+
+/* ---- checkpoint_writer.c ---- */
 int checkpoint_writer_start(struct checkpoint *c);
 void checkpoint_writer_stop(struct checkpoint *c); /* joins */
 /* Under c->lock: ends every pin. */
@@ -123,7 +132,8 @@ void checkpoint_generation_name(uint64_t generation, bool temporary,
                                 char out[static CHECKPOINT_NAME_SIZE]);
 int checkpoint_sync_path(const char *path); /* file or directory; -1 after logging */
 int checkpoint_write_current(struct checkpoint *c, const char *name);
-/* Removes every generation but the current one; errors are logged only. */
+/* Removes every generation but the current one and the part of an install (partial_generation); errors
+ * are logged only. */
 void checkpoint_remove_others(struct checkpoint *c);
 
 #endif
