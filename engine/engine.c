@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 
 #include "engine/parts.h"
+#include "proto/format.h"
 #include "proto/order_id.h"
 
 struct engine *engine_create(void)
@@ -77,7 +78,7 @@ static enum result init(struct engine *e, const struct command *c, struct reply 
 
     /* Must succeed from here. */
     struct root *root = e->root;
-    root->format = STATE_FORMAT;
+    root->format = FORMAT_INITIAL; /* not this program's newest: all replicas must agree */
     root->initialized = 1;
     memcpy(root->cluster_id, c->init.cluster_id, sizeof root->cluster_id);
     memcpy(root->hash_seed, c->init.hash_seed, sizeof root->hash_seed);
@@ -325,6 +326,27 @@ static uint32_t fill_window(struct engine *e, struct batch_reader *b)
     return count;
 }
 
+/* A mark that was under way is worked out when everything of it is folded. */
+static void take_mark(struct engine *e)
+{
+    if (e->mark_pending != NULL && !e->tables.marking) {
+        e->mark_pending->digest = e->tables.mark_digest;
+        e->mark_pending = NULL;
+    }
+}
+
+static void mark_digest(struct engine *e, uint64_t index)
+{
+    if (e->mark_pending != NULL) {
+        (void)tables_digest(&e->tables);
+        take_mark(e);
+    }
+    tables_mark(&e->tables);
+    e->mark_pending = &e->marks[e->marks_next++ % DIGEST_MARKS];
+    e->mark_pending->index = index;
+    take_mark(e);
+}
+
 void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t size,
                   engine_reply_cb reply, void *ctx)
 {
@@ -367,9 +389,7 @@ void engine_apply(struct engine *e, uint64_t index, const void *batch, size_t si
     }
     if (e->digest_wanted) {
         e->digest_wanted = false;
-        e->marks[e->marks_next % DIGEST_MARKS].index = index;
-        e->marks[e->marks_next % DIGEST_MARKS].digest = engine_digest(e);
-        e->marks_next++;
+        mark_digest(e, index);
     }
 }
 
@@ -388,6 +408,11 @@ bool engine_initialized(const struct engine *e)
     return e->root->initialized != 0;
 }
 
+uint64_t engine_format(const struct engine *e)
+{
+    return e->root->format;
+}
+
 uint32_t engine_shards(const struct engine *e)
 {
     return e->root->shards;
@@ -400,18 +425,36 @@ const struct command_limits *engine_limits(const struct engine *e)
 
 uint64_t engine_digest(struct engine *e)
 {
-    return tables_digest(&e->tables);
+    uint64_t digest = tables_digest(&e->tables);
+    take_mark(e);
+    return digest;
 }
 
-bool engine_marked_digest(const struct engine *e, uint64_t index, uint64_t *digest)
+size_t engine_settle(struct engine *e, size_t blocks_max)
+{
+    size_t returned = e->tables.returning ? tables_return(&e->tables, blocks_max) : 0;
+    size_t left = tables_fold(&e->tables, blocks_max);
+    take_mark(e);
+    return left + returned;
+}
+
+enum engine_mark engine_get_mark(const struct engine *e, uint64_t index, uint64_t *digest)
 {
     for (int i = 0; i < DIGEST_MARKS; i++) {
         if (index != 0 && e->marks[i].index == index) {
             *digest = e->marks[i].digest;
-            return true;
+            return &e->marks[i] == e->mark_pending ? ENGINE_MARK_PENDING : ENGINE_MARK_KNOWN;
         }
     }
-    return false;
+    return ENGINE_MARK_UNKNOWN;
+}
+
+bool engine_marked_digest(struct engine *e, uint64_t index, uint64_t *digest)
+{
+    if (engine_get_mark(e, index, digest) == ENGINE_MARK_PENDING) {
+        (void)engine_digest(e);
+    }
+    return engine_get_mark(e, index, digest) == ENGINE_MARK_KNOWN;
 }
 
 void engine_get_stats(const struct engine *e, struct engine_stats *out)
@@ -439,7 +482,19 @@ size_t engine_checkpoint_step(struct engine *e, size_t blocks_max)
     return tables_checkpoint_step(&e->tables, blocks_max);
 }
 
+uint64_t engine_checkpoint_digest(const struct engine *e)
+{
+    CHECK(e->tables.checkpointing);
+    CHECK(e->tables.frozen_left == 0);
+    return e->tables.frozen_digest;
+}
+
 void engine_checkpoint_end(struct engine *e, bool durable)
 {
     tables_checkpoint_end(&e->tables, durable);
+}
+
+bool engine_checkpoint_ready(const struct engine *e)
+{
+    return !e->tables.returning;
 }

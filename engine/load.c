@@ -5,7 +5,9 @@
  * index that differs. All mean the same to the caller: these blocks are no state, destroy the engine. */
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "engine/parts.h"
+#include "proto/format.h"
 
 struct early_block {
     struct early_block *next;
@@ -50,6 +52,17 @@ static bool limits_plausible(const struct root *r)
            r->shards <= SHARDS_MAX;
 }
 
+static bool format_foreign(uint64_t format)
+{
+    return format < FORMAT_OLDEST || format > FORMAT_NEWEST;
+}
+
+uint64_t engine_block_format(const struct engine_block *block)
+{
+    _Static_assert(offsetof(struct root, format) == 0, "first in every format");
+    return block->table == TABLE_ROOT && block->size >= sizeof(uint64_t) ? load_u64(block->data) : 0;
+}
+
 static int load_root(struct engine *e, const struct engine_block *block)
 {
     if (e->memory.base != NULL || tables_load(&e->tables, block) != 0) {
@@ -59,7 +72,7 @@ static int load_root(struct engine *e, const struct engine_block *block)
     if (r->initialized == 0) {
         return 0;
     }
-    if (r->initialized != 1 || r->format != STATE_FORMAT || !limits_plausible(r)) {
+    if (r->initialized != 1 || format_foreign(r->format) || !limits_plausible(r)) {
         return -1;
     }
     state_place(e);
@@ -69,17 +82,6 @@ static int load_root(struct engine *e, const struct engine_block *block)
     }
     load_forget_early(e);
     return failed;
-}
-
-bool engine_block_fits(const struct engine_block *block)
-{
-    if (block->table != TABLE_ROOT || block->size == 0) {
-        return true;
-    }
-    struct engine *e = engine_create();
-    int rv = engine_load_block(e, block);
-    engine_destroy(e);
-    return rv == 0;
 }
 
 int engine_load_block(struct engine *e, const struct engine_block *block)

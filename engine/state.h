@@ -26,7 +26,6 @@ struct slab {
     uint32_t reserved;
 };
 
-#define STATE_FORMAT 1
 #define SALES_MAX    (1u << 25) /* so that their offers have 32-bit slots */
 
 /* Table 0, one record: the scalars. */
@@ -247,10 +246,11 @@ struct engine {
         uint32_t sale, sku;
     } about; /* what it turned out to be about: see idempotency.c */
     bool digest_wanted;
-    struct {
+    struct digest_mark {
         uint64_t index, digest;
     } marks[DIGEST_MARKS];
     unsigned marks_next;
+    struct digest_mark *mark_pending; /* being worked out; NULL: none */
 
     uint32_t denied_users; /* derived */
     struct engine_stats stats;

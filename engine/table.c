@@ -61,6 +61,38 @@ static uint8_t dirty_mark(unsigned turn)
     return turn == 0 ? BLOCK_DIRTY_EVEN : BLOCK_DIRTY_ODD;
 }
 
+static uint8_t stale_mark(unsigned turn)
+{
+    return turn == 0 ? BLOCK_STALE_EVEN : BLOCK_STALE_ODD;
+}
+
+#define STALE_MARKS (BLOCK_STALE_EVEN | BLOCK_STALE_ODD)
+
+/* Lists are in the order of changing, which is random in memory. */
+#define FETCH_AHEAD 8u
+
+static void list_fetch(const struct table *t, const struct block_list *list, uint32_t position)
+{
+    if (position + FETCH_AHEAD < list->count) {
+        uint32_t block = list->numbers[position + FETCH_AHEAD];
+        __builtin_prefetch(block_data(t, block));
+        __builtin_prefetch(&t->marks[block]);
+        __builtin_prefetch(&t->hashes[block]);
+    }
+}
+
+static uint8_t touched_mark(const struct tables *ts)
+{
+    return (uint8_t)(stale_mark(ts->stale_turn) | dirty_mark(ts->turn));
+}
+
+static void turn_over(struct tables *ts)
+{
+    for (int i = 0; i < TABLE_COUNT; i++) {
+        ts->table[i].touched = touched_mark(ts);
+    }
+}
+
 void table_place(struct tables *ts, struct memory *m, enum table_id id, uint32_t record_size,
                  uint32_t records_per_block, uint32_t records_max)
 {
@@ -72,21 +104,43 @@ void table_place(struct tables *ts, struct memory *m, enum table_id id, uint32_t
     t->shift = (uint8_t)__builtin_ctz(records_per_block);
     t->records_max = records_max;
     t->blocks_max = (uint32_t)(((uint64_t)records_max + records_per_block - 1) >> t->shift);
-    t->touched = (uint8_t)(BLOCK_STALE | dirty_mark(ts->turn));
+    t->touched = touched_mark(ts);
     t->data = memory_take(m, t->blocks_max, block_size(t));
     t->marks = memory_take(m, t->blocks_max, sizeof *t->marks);
     t->hashes = memory_take(m, t->blocks_max, sizeof *t->hashes);
-    t->stale.numbers = memory_take(m, t->blocks_max, sizeof *t->stale.numbers);
     for (int i = 0; i < 2; i++) {
+        t->stale[i].numbers = memory_take(m, t->blocks_max, sizeof *t->stale[i].numbers);
         t->dirty[i].numbers = memory_take(m, t->blocks_max, sizeof *t->dirty[i].numbers);
     }
 }
 
+/* Brings a block's hash up to date, and with it every digest of a moment at which the block was as it
+ * is now. */
+static void fold(struct table *t, uint32_t block)
+{
+    struct tables *ts = t->owner;
+    uint64_t hash = block_hash(t, block), change = hash - t->hashes[block];
+    t->hashes[block] = hash;
+    ts->digest += change;
+    if ((t->marks[block] & stale_mark(ts->stale_turn ^ 1)) != 0) {
+        ts->mark_digest += change;
+    }
+    if ((t->marks[block] & dirty_mark(ts->turn ^ 1)) != 0) {
+        ts->frozen_digest += change;
+    }
+}
+
+/* It stays in the list of stale blocks that gathers, to be folded once more for nothing: taking it out
+ * of there would cost more. */
 static void hand_over(struct table *t, uint32_t block)
 {
     struct tables *ts = t->owner;
     const uint8_t *data = block_data(t, block);
     uint32_t size = block_is_zero(data, block_size(t)) ? 0 : block_size(t);
+    if ((t->marks[block] & STALE_MARKS) != 0) {
+        fold(t, block);
+        t->marks[block] &= (uint8_t)~stale_mark(ts->stale_turn ^ 1);
+    }
     t->marks[block] &= (uint8_t)~dirty_mark(ts->turn ^ 1);
     CHECK(ts->frozen_left > 0);
     ts->frozen_left--;
@@ -95,12 +149,16 @@ static void hand_over(struct table *t, uint32_t block)
 
 void table_touch(struct table *t, uint32_t block)
 {
-    const struct tables *ts = t->owner;
-    if ((t->marks[block] & dirty_mark(ts->turn ^ 1)) != 0) {
+    struct tables *ts = t->owner;
+    if (ts->checkpointing && (t->marks[block] & dirty_mark(ts->turn ^ 1)) != 0) {
         hand_over(t, block);
     }
-    if ((t->marks[block] & BLOCK_STALE) == 0) {
-        list_add(&t->stale, block);
+    if ((t->marks[block] & stale_mark(ts->stale_turn ^ 1)) != 0) {
+        fold(t, block);
+    }
+    if ((t->marks[block] & stale_mark(ts->stale_turn)) == 0) {
+        list_add(&t->stale[ts->stale_turn], block);
+        ts->stale_count++;
     }
     if ((t->marks[block] & dirty_mark(ts->turn)) == 0) {
         list_add(&t->dirty[ts->turn], block);
@@ -108,27 +166,78 @@ void table_touch(struct table *t, uint32_t block)
     t->marks[block] = t->touched;
 }
 
-uint64_t tables_digest(struct tables *ts)
+/* The list of a mark, in order. Returns how much of blocks_max is left. */
+static size_t fold_marked(struct tables *ts, size_t blocks_max)
 {
+    unsigned turn = ts->stale_turn ^ 1;
+    while (ts->mark_table < TABLE_COUNT && blocks_max > 0) {
+        struct table *t = &ts->table[ts->mark_table];
+        struct block_list *list = &t->stale[turn];
+        if (ts->mark_position == list->count) {
+            list->count = 0;
+            ts->mark_table++;
+            ts->mark_position = 0;
+            continue;
+        }
+        list_fetch(t, list, ts->mark_position);
+        uint32_t block = list->numbers[ts->mark_position++];
+        if ((t->marks[block] & stale_mark(turn)) != 0) { /* else it was folded before it changed */
+            fold(t, block);
+            t->marks[block] &= (uint8_t)~stale_mark(turn);
+        }
+        ts->stale_count--;
+        blocks_max--;
+    }
+    ts->marking = ts->mark_table < TABLE_COUNT;
+    return blocks_max;
+}
+
+size_t tables_fold(struct tables *ts, size_t blocks_max)
+{
+    if (ts->marking) {
+        blocks_max = fold_marked(ts, blocks_max);
+    }
     for (int i = 0; i < TABLE_COUNT; i++) {
         struct table *t = &ts->table[i];
-        for (uint32_t j = 0; j < t->stale.count; j++) {
-            uint32_t block = t->stale.numbers[j];
-            uint64_t hash = block_hash(t, block);
-            ts->digest += hash - t->hashes[block];
-            t->hashes[block] = hash;
-            t->marks[block] &= (uint8_t)~BLOCK_STALE;
+        struct block_list *list = &t->stale[ts->stale_turn];
+        for (; list->count > 0 && blocks_max > 0; blocks_max--) {
+            if (list->count > FETCH_AHEAD) {
+                __builtin_prefetch(block_data(t, list->numbers[list->count - 1 - FETCH_AHEAD]));
+            }
+            uint32_t block = list->numbers[--list->count];
+            fold(t, block);
+            t->marks[block] &= (uint8_t)~stale_mark(ts->stale_turn);
+            ts->stale_count--;
         }
-        t->stale.count = 0;
     }
+    return ts->stale_count;
+}
+
+uint64_t tables_digest(struct tables *ts)
+{
+    size_t left = tables_fold(ts, SIZE_MAX);
+    CHECK(left == 0);
     return ts->digest;
+}
+
+void tables_mark(struct tables *ts)
+{
+    if (ts->marking) {
+        fold_marked(ts, SIZE_MAX);
+    }
+    ts->stale_turn ^= 1;
+    ts->mark_digest = ts->digest;
+    ts->marking = ts->stale_count > 0;
+    ts->mark_table = 0;
+    ts->mark_position = 0;
+    turn_over(ts);
 }
 
 uint32_t table_count_unmarked(const struct table *t, uint32_t blocks)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < blocks && i < t->blocks_max; i++) {
-        bool stale = (t->marks[i] & BLOCK_STALE) != 0;
+        bool stale = (t->marks[i] & STALE_MARKS) != 0;
         count += !stale && block_hash(t, i) != t->hashes[i] ? 1 : 0;
     }
     return count;
@@ -137,9 +246,11 @@ uint32_t table_count_unmarked(const struct table *t, uint32_t blocks)
 void tables_checkpoint_begin(struct tables *ts, engine_block_cb put, void *ctx)
 {
     CHECK(!ts->checkpointing);
+    (void)tables_return(ts, SIZE_MAX);
     ts->checkpointing = true;
     ts->put = put;
     ts->put_ctx = ctx;
+    ts->frozen_digest = ts->digest;
     ts->frozen_left = 0;
     ts->frozen_table = 0;
     ts->frozen_position = 0;
@@ -149,22 +260,30 @@ void tables_checkpoint_begin(struct tables *ts, engine_block_cb put, void *ctx)
     ts->turn ^= 1;
     for (int i = 0; i < TABLE_COUNT; i++) {
         CHECK(ts->table[i].dirty[ts->turn].count == 0);
-        ts->table[i].touched = (uint8_t)(BLOCK_STALE | dirty_mark(ts->turn));
     }
+    turn_over(ts);
 }
+
+/* Entries that a step looks at for each block that it hands over, at most: others may have been handed
+ * over by applies. */
+#define STEP_LOOKS 16u
 
 size_t tables_checkpoint_step(struct tables *ts, size_t blocks_max)
 {
     CHECK(ts->checkpointing);
-    while (ts->frozen_table < TABLE_COUNT && blocks_max > 0) {
+    size_t looks = blocks_max > SIZE_MAX / STEP_LOOKS ? SIZE_MAX : blocks_max * STEP_LOOKS;
+    while (ts->frozen_left > 0 && blocks_max > 0 && looks > 0) {
         struct table *t = &ts->table[ts->frozen_table];
         const struct block_list *frozen = &t->dirty[ts->turn ^ 1];
         if (ts->frozen_position == frozen->count) {
             ts->frozen_table++;
             ts->frozen_position = 0;
+            CHECK(ts->frozen_table < TABLE_COUNT);
             continue;
         }
+        list_fetch(t, frozen, ts->frozen_position);
         uint32_t block = frozen->numbers[ts->frozen_position++];
+        looks--;
         if ((t->marks[block] & dirty_mark(ts->turn ^ 1)) != 0) {
             hand_over(t, block);
             blocks_max--;
@@ -178,20 +297,33 @@ void tables_checkpoint_end(struct tables *ts, bool durable)
     CHECK(ts->checkpointing);
     CHECK(!durable || ts->frozen_left == 0);
     ts->checkpointing = false;
-    for (int i = 0; i < TABLE_COUNT; i++) {
+    ts->returning = !durable;
+    ts->frozen_left = 0;
+    ts->frozen_table = 0;
+    ts->frozen_position = 0;
+    for (int i = 0; durable && i < TABLE_COUNT; i++) {
+        ts->table[i].dirty[ts->turn ^ 1].count = 0;
+    }
+}
+
+size_t tables_return(struct tables *ts, size_t blocks_max)
+{
+    size_t left = 0;
+    for (int i = 0; ts->returning && i < TABLE_COUNT; i++) {
         struct table *t = &ts->table[i];
         struct block_list *frozen = &t->dirty[ts->turn ^ 1];
-        for (uint32_t j = 0; !durable && j < frozen->count; j++) {
-            uint32_t block = frozen->numbers[j];
+        for (; frozen->count > 0 && blocks_max > 0; blocks_max--) {
+            uint32_t block = frozen->numbers[--frozen->count];
             t->marks[block] &= (uint8_t)~dirty_mark(ts->turn ^ 1);
             if ((t->marks[block] & dirty_mark(ts->turn)) == 0) {
                 list_add(&t->dirty[ts->turn], block);
                 t->marks[block] |= dirty_mark(ts->turn);
             }
         }
-        frozen->count = 0;
+        left += frozen->count;
     }
-    ts->frozen_left = 0;
+    ts->returning = left > 0;
+    return left;
 }
 
 int tables_load(struct tables *ts, const struct engine_block *block)
@@ -204,9 +336,10 @@ int tables_load(struct tables *ts, const struct engine_block *block)
         return -1;
     }
     memcpy(t->data + (size_t)block->number * block_size(t), block->data, block->size);
-    if ((t->marks[block->number] & BLOCK_STALE) == 0) {
-        list_add(&t->stale, block->number);
-        t->marks[block->number] |= BLOCK_STALE;
+    if ((t->marks[block->number] & stale_mark(ts->stale_turn)) == 0) {
+        list_add(&t->stale[ts->stale_turn], block->number);
+        ts->stale_count++;
+        t->marks[block->number] |= stale_mark(ts->stale_turn);
     }
     return 0;
 }

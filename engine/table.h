@@ -5,8 +5,9 @@
  * knowing what a record means:
  *
  *   digest      the sum over all blocks of a hash of (table, number, bytes). Changed blocks are marked
- *               and hashed again when somebody asks. A block of zeros counts nothing: absent and empty
- *               are the same.
+ *               and hashed again later, in slices. The digest of one instant can be had although the
+ *               state goes on changing: a block that was stale at that instant is hashed just before it
+ *               changes. A block of zeros counts nothing: absent and empty are the same.
  *   checkpoint  the set of blocks that changed since the last one, handed over in slices while the
  *               state goes on changing: a frozen block is handed over just before it changes.
  *   loading     blocks are copied in; maps and queues are derived from the records afterwards.
@@ -15,8 +16,11 @@
  *   1. Every write to a record is preceded, in the same apply, by table_edit of its slot.
  *   2. A block's cached hash is that of its bytes unless the block is marked stale.
  *   3. While a checkpoint is under way, each block of its set is handed over exactly once, with the
- *      bytes it had when the checkpoint began.
- *   4. Records have no padding, and a free record is zero but for its link: equal states are equal
+ *      bytes it had when the checkpoint began. A block whose hash was not up to date at that moment is
+ *      in the set, and is hashed at the latest when it is handed over: so the digest of that moment is
+ *      known when the last one was.
+ *   4. Each list holds a block at most once, so none needs more room than there are blocks.
+ *   5. Records have no padding, and a free record is zero but for its link: equal states are equal
  *      bytes. */
 #ifndef ENGINE_TABLE_H
 #define ENGINE_TABLE_H
@@ -48,9 +52,10 @@ enum table_id {
 #define TEXT_CLASSES 4
 #define TABLE_COUNT  16
 
-/* What a block is marked with. DIRTY has two bits that take turns: one gathers the blocks of the next
- * checkpoint while the other holds what is left to hand over of the one under way. */
-enum { BLOCK_STALE = 1, BLOCK_DIRTY_EVEN = 2, BLOCK_DIRTY_ODD = 4 };
+/* What a block is marked with. Both have two bits that take turns. DIRTY: one gathers the blocks of the
+ * next checkpoint while the other holds what is left to hand over of the one under way. STALE: one gathers
+ * the blocks to hash while the other holds what is left to hash for the digest of one instant. */
+enum { BLOCK_STALE_EVEN = 1, BLOCK_DIRTY_EVEN = 2, BLOCK_DIRTY_ODD = 4, BLOCK_STALE_ODD = 8 };
 
 struct block_list {
     uint32_t *numbers;
@@ -67,16 +72,24 @@ struct table {
     uint32_t blocks_max;
     uint32_t number;
     uint64_t *hashes; /* of each block, as it was last folded into the digest */
-    struct block_list stale;
+    struct block_list stale[2];
     struct block_list dirty[2];
     struct tables *owner;
 };
 
 struct tables {
     struct table table[TABLE_COUNT];
-    uint64_t digest; /* over the cached hashes */
-    unsigned turn;   /* which dirty list gathers */
+    uint64_t digest;     /* over the cached hashes */
+    unsigned stale_turn; /* which stale list gathers */
+    size_t stale_count;  /* entries of both */
+    bool marking;        /* the other one is being hashed for mark_digest */
+    uint64_t mark_digest;
+    unsigned mark_table; /* where that goes on */
+    uint32_t mark_position;
+    unsigned turn; /* which dirty list gathers */
     bool checkpointing;
+    bool returning;         /* the last one failed: what it froze goes back, in slices */
+    uint64_t frozen_digest; /* of the moment it began, when all is handed over */
     size_t frozen_left;
     unsigned frozen_table; /* where the next slice goes on */
     uint32_t frozen_position;
@@ -116,12 +129,19 @@ static inline void table_prefetch(const struct table *t, uint32_t slot)
     __builtin_prefetch(&t->marks[slot >> t->shift], 1);
 }
 
-/* Folds what changed and returns the digest. */
+/* Folds what changed and returns the digest. Takes as long as much has changed. */
 uint64_t tables_digest(struct tables *ts);
+/* Folds up to blocks_max changed blocks, those of a mark first. Returns how many are left. */
+size_t tables_fold(struct tables *ts, size_t blocks_max);
+/* Begins the digest of this instant: known (mark_digest) once marking is false again, after some
+ * tables_fold. One that is under way is finished first. */
+void tables_mark(struct tables *ts);
 
 void tables_checkpoint_begin(struct tables *ts, engine_block_cb put, void *ctx);
 size_t tables_checkpoint_step(struct tables *ts, size_t blocks_max);
 void tables_checkpoint_end(struct tables *ts, bool durable);
+/* After a failed one: marks up to blocks_max of its blocks for the next. Returns how many are left. */
+size_t tables_return(struct tables *ts, size_t blocks_max);
 
 /* For engine_check: how many of the first blocks of a table are not what their cached hash says,
  * though nothing marked them. */

@@ -1,5 +1,7 @@
 #include "proto/command.h"
 
+#include <stdio.h>
+
 #include "base/bytes.h"
 #include "base/check.h"
 
@@ -434,6 +436,34 @@ static void get_body(struct reader *r, struct command *c)
     r->failed = true;
 }
 
+uint32_t command_kind_format(uint8_t kind)
+{
+    switch ((enum command_kind)kind) {
+    case COMMAND_INIT:
+    case COMMAND_SKU_PUT:
+    case COMMAND_STOCK_ADJUST:
+    case COMMAND_SALE_PUT:
+    case COMMAND_SALE_PAUSE:
+    case COMMAND_SALE_RESUME:
+    case COMMAND_SALE_CLOSE:
+    case COMMAND_ELIGIBILITY_GRANT:
+    case COMMAND_ELIGIBILITY_REVOKE:
+    case COMMAND_ORDER_PLACE:
+    case COMMAND_ORDER_CANCEL:
+    case COMMAND_PAYMENT_APPLY:
+    case COMMAND_ORDER_REFUND:
+    case COMMAND_LEASE_ACQUIRE:
+    case COMMAND_LEASE_RENEW:
+    case COMMAND_LEASE_RELEASE:
+    case COMMAND_DENY_PUT:
+    case COMMAND_DENY_REMOVE:
+    case COMMAND_PERSIST_ACK:
+    case COMMAND_DIGEST_MARK:
+        return 1;
+    }
+    return 0;
+}
+
 size_t command_encode(const struct command *c, void *out, size_t size)
 {
     if (!well_formed(c)) {
@@ -619,6 +649,30 @@ int batch_open(struct batch_reader *b, const void *data, size_t size)
     b->leader_time_ms = (int64_t)load_u64(p + 8);
     b->at = p + BATCH_HEADER_SIZE;
     b->end = p + size;
+    return 0;
+}
+
+int batch_judge(const void *data, size_t size, char *what, size_t what_size)
+{
+    struct batch_reader b;
+    const void *command;
+    size_t command_size;
+    if (size >= BATCH_HEADER_SIZE && load_u32(data) != BATCH_VERSION) {
+        snprintf(what, what_size, "a batch of version %u, where version %u is known",
+                 (unsigned)*(const uint8_t *)data, BATCH_VERSION);
+        return -1;
+    }
+    if (batch_open(&b, data, size) < 0) {
+        return 0; /* damage, not age: not ours to name */
+    }
+    while (batch_next(&b, &command, &command_size) > 0) {
+        uint8_t kind = command_size > 0 ? *(const uint8_t *)command : 0;
+        if (kind > COMMAND_KIND_MAX) {
+            snprintf(what, what_size, "a command of kind %u, where kinds up to %d are known", kind,
+                     COMMAND_KIND_MAX);
+            return -1;
+        }
+    }
     return 0;
 }
 

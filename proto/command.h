@@ -46,6 +46,10 @@ enum command_kind {
 };
 #define COMMAND_KIND_MAX 20
 
+/* The format (proto/format.h) from which on commands of this kind may be proposed; 0: this program
+ * does not know the kind. */
+uint32_t command_kind_format(uint8_t kind);
+
 /* Capacities of the state machine, agreed by all replicas: part of the replicated state. Names are
  * what a refusal with RESULT_CAPACITY reports in `detail` (enum engine_limit, same order). */
 struct command_limits {
@@ -299,6 +303,9 @@ struct batch_reader {
 };
 /* Returns 0, or -1 when it is no batch of a known version. */
 int batch_open(struct batch_reader *b, const void *data, size_t size);
+/* Is there something in a committed batch that only another version of this program knows? Writes what,
+ * in words, and returns -1; else 0. Looks at versions and kinds, not into commands. */
+int batch_judge(const void *data, size_t size, char *what, size_t what_size);
 /* Borrows the next command's bytes. Returns 1, 0 at the end, -1 when the batch is malformed. */
 int batch_next(struct batch_reader *b, const void **command, size_t *size);
 

@@ -150,7 +150,7 @@ static void link_opened(struct link *l)
 static void link_refuse(struct link *l, enum link_handshake_result result)
 {
     uv_read_stop((uv_stream_t *)&l->tcp);
-    l->refusal = link_handshake_text(result);
+    link_handshake_describe(&l->handshake, result, l->refusal, sizeof l->refusal);
     l->state = LINK_REFUSED;
 }
 
@@ -161,8 +161,13 @@ static void link_on_hello(struct link *l, const uint8_t *hello)
     randombytes_buf(nonce, sizeof nonce);
     enum link_handshake_result result =
         link_handshake_answer(&l->handshake, &l->identity, nonce, hello, reply);
+    if (result == LINK_HANDSHAKE_VERSION) {
+        link_output_raw(l, reply, sizeof reply); /* or it would never know why */
+    }
     if (result != LINK_HANDSHAKE_OK) {
-        link_refuse(l, result);
+        if (l->state != LINK_CLOSING) {
+            link_refuse(l, result);
+        }
         return;
     }
     l->state = LINK_AWAIT_PROOF;
@@ -185,7 +190,9 @@ static void link_on_reply(struct link *l, const uint8_t *reply)
     enum link_handshake_result result =
         link_handshake_prove(&l->handshake, &l->identity, reply, proof);
     if (result != LINK_HANDSHAKE_OK) {
-        link_fail(l, "%s", link_handshake_text(result));
+        char text[sizeof l->reason];
+        link_handshake_describe(&l->handshake, result, text, sizeof text);
+        link_fail(l, "%s", text);
         return;
     }
     link_output_raw(l, proof, sizeof proof);

@@ -9,8 +9,9 @@
  *     client: magic "HFLK", version range, service, cluster id, own id, 32-byte nonce
  *     server: the same of its own, chosen version, MAC over both hellos
  *     client: MAC over both hellos with the other direction's label
- * MAC = keyed BLAKE2b-256 (libsodium crypto_generichash). A peer with another key, cluster id, service
- * or no common version is told nothing but a close, after a fixed deadline LINK_HANDSHAKE_TIMEOUT_MS.
+ * MAC = keyed BLAKE2b-256 (libsodium crypto_generichash). A peer with another key, cluster id or
+ * service is told nothing but a close, after a fixed deadline LINK_HANDSHAKE_TIMEOUT_MS. Without a common
+ * version the server still sends its hello, so that the client can say which versions there are.
  *
  * Frame: u32 size of payload (at most the limit given at init), u32 crc32c of payload, payload, zeros
  * up to the next multiple of 8 (so that every payload lies aligned in the receive buffer).

@@ -1,6 +1,7 @@
 #include "proto/link_handshake.h"
 
 #include <sodium.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -113,21 +114,25 @@ enum link_handshake_result link_handshake_answer(struct link_handshake *h,
     memset(h, 0, sizeof *h);
     struct hello peer = hello_decode(hello);
     enum link_handshake_result result = hello_judge(&peer, own);
-    if (result != LINK_HANDSHAKE_OK) {
+    if (result != LINK_HANDSHAKE_OK && result != LINK_HANDSHAKE_VERSION) {
         return result;
     }
+    h->peer_version_min = peer.version_min;
+    h->peer_version_max = peer.version_max;
     bool client_may_learn = own->service != LINK_SERVICE_RAFT && cluster_unknown(peer.cluster_id);
     if (!client_may_learn && !cluster_equal(peer.cluster_id, own->cluster_id)) {
         return LINK_HANDSHAKE_CLUSTER;
     }
     h->peer_id = peer.id;
-    h->version = peer.version_max < LINK_VERSION_MAX ? peer.version_max : LINK_VERSION_MAX;
+    h->version = result == LINK_HANDSHAKE_VERSION        ? 0
+                 : peer.version_max < LINK_VERSION_MAX ? peer.version_max
+                                                       : LINK_VERSION_MAX;
     memcpy(h->cluster_id, own->cluster_id, LINK_CLUSTER_ID_SIZE);
     memcpy(h->client_hello, hello, LINK_HELLO_SIZE);
     hello_encode(h->server_hello, own, h->version, nonce);
     memcpy(reply, h->server_hello, LINK_HELLO_SIZE);
     handshake_mac(h, own, label_server, reply + LINK_HELLO_SIZE);
-    return LINK_HANDSHAKE_OK;
+    return result;
 }
 
 enum link_handshake_result link_handshake_prove(struct link_handshake *h,
@@ -137,6 +142,8 @@ enum link_handshake_result link_handshake_prove(struct link_handshake *h,
 {
     struct hello peer = hello_decode(reply);
     enum link_handshake_result result = hello_judge(&peer, own);
+    h->peer_version_min = peer.version_min;
+    h->peer_version_max = peer.version_max;
     if (result != LINK_HANDSHAKE_OK) {
         return result;
     }
@@ -188,4 +195,16 @@ const char *link_handshake_text(enum link_handshake_result result)
         return "peer does not hold the cluster key";
     }
     CHECK_UNREACHABLE();
+}
+
+void link_handshake_describe(const struct link_handshake *h, enum link_handshake_result result,
+                             char *out, size_t size)
+{
+    if (result == LINK_HANDSHAKE_VERSION) {
+        snprintf(out, size,
+                 "peer speaks link versions %u to %u, this program %u to %u: upgrade the older one",
+                 h->peer_version_min, h->peer_version_max, LINK_VERSION_MIN, LINK_VERSION_MAX);
+    } else {
+        snprintf(out, size, "%s", link_handshake_text(result));
+    }
 }

@@ -36,12 +36,15 @@ struct link_handshake {
     uint64_t peer_id;
     uint8_t cluster_id[LINK_CLUSTER_ID_SIZE]; /* agreed on; zero while a client does not know it */
     uint32_t version;
+    uint16_t peer_version_min, peer_version_max; /* as its hello says */
 };
 
 /* Client, first: fills client_hello, which is to be sent. */
 void link_handshake_begin(struct link_handshake *h, const struct link_identity *own,
                           const uint8_t nonce[static LINK_NONCE_SIZE]);
-/* Server: judges the client's hello and, if it is acceptable, makes the reply. */
+/* Server: judges the client's hello and, if it is acceptable, makes the reply. One is made with
+ * LINK_HANDSHAKE_VERSION, too (its chosen version is 0), so that the client learns which versions there
+ * are; a hello looks the same in all of them. */
 enum link_handshake_result link_handshake_answer(struct link_handshake *h,
                                                  const struct link_identity *own,
                                                  const uint8_t nonce[static LINK_NONCE_SIZE],
@@ -58,5 +61,8 @@ enum link_handshake_result link_handshake_verify(struct link_handshake *h,
                                                  const uint8_t proof[static LINK_MAC_SIZE]);
 
 const char *link_handshake_text(enum link_handshake_result result);
+/* The same with what is known of this handshake: for LINK_HANDSHAKE_VERSION, both sides' versions. */
+void link_handshake_describe(const struct link_handshake *h, enum link_handshake_result result,
+                             char *out, size_t size);
 
 #endif

@@ -60,7 +60,7 @@ struct link {
 
     struct link_server *server; /* of an accepted link, else NULL */
     struct link *prev, *next;   /* in the server's list */
-    const char *refusal;
+    char refusal[128];
     char reason[128];
 };
 

@@ -382,6 +382,11 @@ static uint64_t core_deadline_ms(const struct driver *d)
     return deadline > d->tick_ms ? deadline : d->tick_ms + 1;
 }
 
+static bool peer_is_there(const void *ctx, uint64_t id)
+{
+    return driver_peer_is_connected(ctx, id);
+}
+
 void driver_tick(struct driver *d, uint64_t now_ms)
 {
     driver_begin_event(d, now_ms);

@@ -235,11 +235,6 @@ static void receive_install(struct driver *d, uint64_t from_id, const struct mes
          */
         return;
     }
-    if (args->term == d->core.current_term && args->last_index <= d->applied_index) {
-        /* Nothing new: it is answered where this node is already. The core would take a checkpoint below
-         * its log for a new one. The next heartbeat tells the leader where this node stands. */
-        return;
-    }
     struct replica_ticket *ticket = &d->install.ticket;
     memset(ticket, 0, sizeof *ticket);
     ticket->position.index = args->last_index;
@@ -255,6 +250,13 @@ static void receive_install(struct driver *d, uint64_t from_id, const struct mes
 
     struct raft_message message = m->raft;
     struct raft_install_snapshot *copy = &message.install_snapshot;
+    if (args->last_index <= d->applied_index) {
+        /* Nothing new, say after a crash between the commit point and the acknowledgement. It is all
+         * committed, so any leader of this term or a later one has it too: the core answers with how far
+         * this node is. By itself it would take what lies below its log for a new checkpoint. */
+        copy->last_index = d->applied_index;
+        copy->last_term = d->applied_term;
+    }
     struct raft_buffer encoded = {.base = (void *)(uintptr_t)ticket->position.configuration,
                                   .len = ticket->position.configuration_size};
     int rv = raft_configuration_decode(&encoded, &copy->conf);

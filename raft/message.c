@@ -241,6 +241,8 @@ int message_decode(const void *data, size_t size, struct message *m)
     case MESSAGE_INSTALL_SNAPSHOT:
         return decode_install(&h, body, size, m);
     case MESSAGE_HELLO:
+        m->seq = h.a;
+        m->index = h.b;
         return decode_parts(&h, body, size, m);
     case MESSAGE_APPEND_ENTRIES_RESULT:
         m->raft.append_entries_result =

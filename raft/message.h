@@ -39,7 +39,9 @@ enum message_kind {
     /* Of the transport; never leave it. Liveness of an idle connection, and who calls: */
     MESSAGE_PING = 32,
     MESSAGE_PONG = 33,
-    MESSAGE_HELLO = 34, /* first on a connection; data: the address under which the caller listens */
+    /* First on a connection; data: the address under which the caller listens; seq and index: the oldest
+     * and newest format that it can do (proto/format.h), 0 from programs that did not say. */
+    MESSAGE_HELLO = 34,
 };
 
 #define MESSAGE_HEADER_SIZE        64u
@@ -66,7 +68,7 @@ struct message {
     size_t configuration_size;
     const void *data;
     size_t data_size;
-    /* MESSAGE_READ, READ_ACK, REFILL, REFILL_ACK; MESSAGE_PING and PONG use seq */
+    /* MESSAGE_READ, READ_ACK, REFILL, REFILL_ACK; MESSAGE_PING and PONG use seq, HELLO seq and index */
     uint64_t term, seq, index;
 };
 

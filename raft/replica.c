@@ -404,6 +404,7 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
         .node_id = config->id,
         .segment_size = config->segment_size,
         .sync = config->log_sync,
+        .write_deadline_ms = config->log_write_deadline_ms,
     };
     memcpy(wal_config.cluster_id, config->identity.cluster_id, sizeof wal_config.cluster_id);
     struct wal_recovered recovered;
@@ -426,6 +427,7 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
         .listen_host = config->listen_host,
         .listen_port = config->listen_port,
         .identity = config->identity,
+        .formats = config->formats,
         .advertise = self != NULL ? self->address : NULL,
     };
     transport_config.identity.id = config->id;
@@ -467,6 +469,11 @@ enum replica_status replica_transfer(struct replica *r, uint64_t to_id)
 {
     return r->closing ? REPLICA_NOT_LEADER
                       : driver_transfer(r->driver, clock_monotonic_ms(), to_id);
+}
+
+uint64_t replica_log_age_ms(const struct replica *r)
+{
+    return r->closing ? 0 : wal_write_age_ms(r->wal);
 }
 
 enum replica_status replica_member_add(struct replica *r, const struct replica_member *member)
@@ -562,5 +569,7 @@ void replica_get_info(const struct replica *r, struct replica_info *info)
         info->peers[i].member = m.members[i];
         info->peers[i].connected = id == r->id || transport_is_connected(r->transport, id);
         info->peers[i].match_index = driver_match_index(r->driver, id);
+        info->peers[i].formats = (struct format_range){0, 0};
+        (void)transport_peer_formats(r->transport, id, &info->peers[i].formats);
     }
 }

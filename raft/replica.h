@@ -19,6 +19,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "proto/format.h"
 #include "proto/link.h"
 
 #define REPLICA_MEMBERS_MAX            9
@@ -90,6 +91,7 @@ struct replica_config {
     const char *listen_host;  /* numeric; borrowed during create */
     uint16_t listen_port;
     struct link_identity identity; /* key and cluster id; service and id are set by the replica */
+    struct format_range formats;   /* needed by the state and readable; newest 0: what the program is */
     enum replica_start start;
     /* The members of a new cluster, the same list on every one of them; used when `start` is
      * REPLICA_NEW and the log is empty. Otherwise it only tells this node its own address. */
@@ -100,6 +102,7 @@ struct replica_config {
     uint64_t trailing_entries;    /* kept in the log behind a checkpoint */
     uint64_t catch_up_log_size;   /* kept for peers that install one, bytes at most; 512 MiB */
     bool log_sync;                /* false only in benchmarks that say so */
+    uint64_t log_write_deadline_ms; /* a log's disk that is silent so long ends the process; 0: never */
 };
 
 struct replica;
@@ -179,6 +182,9 @@ enum replica_status replica_member_assign(struct replica *r, uint64_t id,
                                           enum replica_member_role role);
 enum replica_status replica_member_remove(struct replica *r, uint64_t id);
 
+/* How long the disk of the log has not answered the operation under way, 0: it owes nothing. */
+uint64_t replica_log_age_ms(const struct replica *r);
+
 /* Hands leadership to a voter (0: the most up to date). REPLICA_OK: under way; role_changed tells. */
 enum replica_status replica_transfer(struct replica *r, uint64_t to_id);
 
@@ -186,6 +192,7 @@ struct replica_peer_info {
     struct replica_member member;
     bool connected;
     uint64_t match_index; /* leader only, else 0 */
+    struct format_range formats; /* as it said when it connected; 0, 0: it never did */
 };
 
 struct replica_info {

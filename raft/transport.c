@@ -41,7 +41,9 @@ struct peer {
     uv_timer_t retry;
     bool timer_closed;
     uint64_t backoff_ms;
-    bool connected;  /* as told to the driver */
+    struct format_range formats; /* as it said last; newest 0: not yet */
+    bool refused;                /* they do not meet ours */
+    bool connected;              /* as told to the driver */
     bool complained; /* of this outage, in the log */
     bool removed;
 };
@@ -55,6 +57,7 @@ struct transport {
     uv_timer_t ping;
     uint64_t ping_seq;
     uint64_t accept_sequence;
+    struct format_range formats;
     char advertise[TRANSPORT_ADDRESS_SIZE];
     struct peer *peers[TRANSPORT_PEERS_MAX]; /* [0, peers_count) in no order */
     unsigned peers_count;
@@ -127,7 +130,7 @@ static void peer_free_if_gone(struct peer *p)
 static void peer_update(struct peer *p)
 {
     struct transport *t = p->transport;
-    bool connected = p->out_open && p->in != NULL && !p->removed;
+    bool connected = p->out_open && p->in != NULL && !p->removed && !p->refused;
     if (connected != p->connected) {
         p->connected = connected;
         if (!t->closing) {
@@ -168,8 +171,11 @@ static void out_open(struct link *l, void *ctx)
     p->out_opened_ms = uv_now(t->loop);
     p->complained = false;
     t->stats.connects++;
-    struct message_out hello = {
-        .kind = MESSAGE_HELLO, .data = t->advertise, .data_size = strlen(t->advertise)};
+    struct message_out hello = {.kind = MESSAGE_HELLO,
+                                .data = t->advertise,
+                                .data_size = strlen(t->advertise),
+                                .seq = t->formats.oldest,
+                                .index = t->formats.newest};
     (void)send_on(t, l, &hello);
     peer_update(p);
 }
@@ -189,7 +195,7 @@ static void out_closed(struct link *l, void *ctx, const char *reason)
 {
     (void)l;
     struct peer *p = ctx;
-    if (!p->complained && !p->removed) {
+    if (!p->complained && !p->removed && !p->refused) {
         p->complained = true;
         log_info("raft: connection to node %llu at %s: %s", (unsigned long long)p->id, p->address,
                  reason);
@@ -264,6 +270,45 @@ static void in_open(struct link *l, void *ctx)
     /* Otherwise its hello decides. */
 }
 
+static struct format_range hello_formats(const struct message *m)
+{
+    if (m->index == 0 || m->index > UINT32_MAX || m->seq > m->index) {
+        return (struct format_range){FORMAT_INITIAL, FORMAT_INITIAL}; /* from before they were said */
+    }
+    return (struct format_range){(uint32_t)m->seq, (uint32_t)m->index};
+}
+
+static void log_refused(const struct transport *t, uint64_t id, struct format_range theirs)
+{
+    bool they_are_older = theirs.newest < t->formats.oldest;
+    log_error("raft: node %llu reads formats up to %u and needs %u, this node reads up to %u and needs "
+              "%u: refused. Upgrade the program of %s (docs/operations/upgrade.md)",
+              (unsigned long long)id, theirs.newest, theirs.oldest, t->formats.newest,
+              t->formats.oldest, they_are_older ? "that node" : "this node");
+}
+
+/* false: it is refused and its connection closes. p: NULL for a stranger. */
+static bool in_hello(struct incoming *in, struct peer *p, const struct message *m)
+{
+    struct transport *t = in->transport;
+    struct format_range theirs = hello_formats(m);
+    bool refused = !format_ranges_meet(theirs, t->formats);
+    if (refused && (p == NULL || !p->refused)) {
+        log_refused(t, link_peer_id(in->link), theirs);
+    }
+    if (p != NULL) {
+        p->formats = theirs;
+        p->refused = refused;
+    }
+    if (refused) {
+        link_close(in->link);
+    }
+    if (p != NULL) {
+        peer_update(p);
+    }
+    return !refused;
+}
+
 /* The first frame of a node that is no peer of ours. */
 static void in_stranger(struct incoming *in, const struct message *m)
 {
@@ -276,11 +321,15 @@ static void in_stranger(struct incoming *in, const struct message *m)
         link_close(in->link);
         return;
     }
+    if (!in_hello(in, NULL, m)) {
+        return;
+    }
     if (t->callbacks.stranger != NULL && !t->closing) {
         t->callbacks.stranger(t->ctx, id, address);
     }
     struct peer *p = find_peer(t, id);
     if (p != NULL) {
+        p->formats = hello_formats(m);
         in_bind(in, p);
         return;
     }
@@ -308,11 +357,15 @@ static void in_frame(struct link *l, void *ctx, const void *data, size_t size)
         (void)send_on(t, l, &pong);
         return;
     }
-    if (m.kind == MESSAGE_HELLO || m.kind == MESSAGE_PONG) {
+    if (m.kind == MESSAGE_HELLO) {
+        (void)in_hello(in, in->peer, &m);
+        return;
+    }
+    if (m.kind == MESSAGE_PONG) {
         return;
     }
     t->stats.messages_received++;
-    if (!t->closing) {
+    if (!t->closing && !in->peer->refused) {
         t->callbacks.message(t->ctx, in->peer->id, &m);
     }
 }
@@ -355,6 +408,8 @@ int transport_create(const struct transport_config *config,
     t->identity.service = LINK_SERVICE_RAFT;
     t->callbacks = *callbacks;
     t->ctx = ctx;
+    t->formats = config->formats.newest != 0 ? config->formats
+                                             : (struct format_range){FORMAT_OLDEST, FORMAT_NEWEST};
     CHECK(t->identity.id != 0);
     int rv =
         link_listen(t->loop, config->listen_host, config->listen_port, TRANSPORT_CONNECTIONS_MAX,
@@ -451,7 +506,7 @@ void transport_remove_peer(struct transport *t, uint64_t id)
 bool transport_send(struct transport *t, uint64_t to_id, const struct message_out *m)
 {
     struct peer *p = find_peer(t, to_id);
-    if (p == NULL || !p->out_open || !send_on(t, p->out, m)) {
+    if (p == NULL || !p->out_open || p->refused || !send_on(t, p->out, m)) {
         t->stats.messages_dropped++;
         return false;
     }
@@ -463,6 +518,16 @@ bool transport_is_connected(const struct transport *t, uint64_t id)
 {
     const struct peer *p = find_peer(t, id);
     return p != NULL && p->connected;
+}
+
+bool transport_peer_formats(const struct transport *t, uint64_t id, struct format_range *formats)
+{
+    const struct peer *p = find_peer(t, id);
+    if (p == NULL || p->formats.newest == 0) {
+        return false;
+    }
+    *formats = p->formats;
+    return true;
 }
 
 void transport_get_stats(const struct transport *t, struct transport_stats *stats)

@@ -11,6 +11,9 @@
  * Why accept order decides which connection is newer: a connection can only deliver a frame after it
  * answered our nonce, so we had accepted it before its peer began the next one.
  *
+ * A peer that cannot read the format in force here, or needs one that we cannot read, is refused: its
+ * messages are not delivered, nothing is sent to it, and the log says which side to upgrade.
+ *
  * Failure modes: a peer that cannot be reached is tried again for ever, 50 ms to 1 s apart; a full
  * output queue drops the message; a malformed message closes that connection with a log line. All on
  * the loop's thread. No callback is made from within a call into the transport. */
@@ -21,6 +24,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "proto/format.h"
 #include "proto/link.h"
 #include "raft/message.h"
 
@@ -52,6 +56,7 @@ struct transport_config {
     const char *listen_host; /* numeric; borrowed during create */
     uint16_t listen_port;    /* 0: choose one, see transport_port */
     struct link_identity identity; /* key, cluster id, id; the service is set here */
+    struct format_range formats; /* needed and readable here; newest 0: all that this program knows */
     /* Under which the others reach us, for their `stranger`; NULL or "": listen_host and the port.
      * Borrowed during create. */
     const char *advertise;
@@ -76,6 +81,9 @@ void transport_remove_peer(struct transport *t, uint64_t id);
 bool transport_send(struct transport *t, uint64_t to_id, const struct message_out *m);
 
 bool transport_is_connected(const struct transport *t, uint64_t id);
+
+/* What the peer said when it connected last; false: it never did. */
+bool transport_peer_formats(const struct transport *t, uint64_t id, struct format_range *formats);
 
 struct transport_stats {
     uint64_t messages_sent, messages_received, messages_dropped, bytes_sent, connects;

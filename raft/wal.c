@@ -8,7 +8,12 @@
  * timer. Records are copied once, from the log cache into the block that goes to the device, so the
  * caller may free or truncate its cache at any moment.
  *
- * A second thread makes spares: a segment of zeros takes as long as a hundred group commits.
+ * A second thread makes spares: a segment of zeros takes as long as a hundred group commits. It
+ * writes them in pieces and rests after each, so that the log's own writes, and those of whoever
+ * else lives on this disk, pass in between; it does not rest while the writer waits for the spare.
+ *
+ * A third one watches how long the disk has been silent (wal_watch.h): the loop may be blocked, by a
+ * full queue or in wal_close, when the deadline comes.
  *
  * One mutex guards what both sides touch (struct shared part below). The core belongs to the
  * writing thread alone, from open to join. Failure modes: see wal.h; every error of the disk ends
@@ -16,21 +21,30 @@
 #include "raft/wal.h"
 
 #include <errno.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "raft/wal_format.h"
+#include "raft/wal_watch.h"
 
 #define SEGMENT_SIZE_DEFAULT (64u << 20)
 #define SPARES_MIN           2u
 #define SPARES_MAX           4u
 #define FREE_BATCHES_MAX     4u /* blocks kept for reuse */
+/* Rest of the preparer after each piece, as a multiple of what the piece took: the more spares there
+ * are, the less it matters when the next is ready. At most PREPARE_REST_MAX_NS. */
+#define PREPARE_REST_FACTOR     1u
+#define PREPARE_REST_PER_SPARE  2u
+#define PREPARE_REST_MAX_NS     200000000u
 
 /* One group commit under construction or under way. */
 struct batch {
@@ -44,7 +58,10 @@ struct wal {
     uv_async_t async;
     wal_durable_cb durable;
     void *ctx;
-    struct wal_io *io;
+    struct wal_io *io;            /* the directory */
+    struct wal_watch_io watch_io; /* the same, for the writing thread: watched */
+    struct wal_watch watch;
+    uint64_t deadline_ns; /* 0: none */
     char *directory;
     size_t batch_capacity;
 
@@ -75,21 +92,50 @@ struct wal {
     bool writer_waits; /* for work, with nothing to do: a signal is due */
     struct wal_stats stats;
     struct histogram write_ns;
+    bool spare_urgent; /* the writer waits for it */
+    bool watching;     /* until the writer is gone */
+    pthread_t watchdog;
+    pthread_cond_t watch_end;
     /* the preparer: it creates `spare_number` while spare_busy, then reports it */
     pthread_t preparer;
     bool spare_busy, spare_ready, spare_failed;
     uint64_t spare_number;
 };
 
+/* The end of this process, at once: no destructor may run and no other thread may answer a client.
+ * A thread that hangs in the disk outlives even _exit, and with it every open file, until the disk
+ * answers. The lock on the directory may well stay that long: what hangs could still be written, and
+ * nobody else must write there meanwhile. But the peers and gateways shall see now that nobody is
+ * here, so the links are shut. */
+_Noreturn static void end_process(void)
+{
+    DIR *files = opendir("/proc/self/fd");
+    for (struct dirent *e; files != NULL && (e = readdir(files)) != NULL;) {
+        (void)shutdown(atoi(e->d_name), SHUT_RDWR); /* what is no socket refuses */
+    }
+    _exit(WAL_EXIT_CODE);
+}
+
 /* A failed write is the end of this process: what is on disk is unknown, and to acknowledge
- * anything further would be a guess. No destructor may run and no other thread may answer a client.
- */
+ * anything further would be a guess. */
 _Noreturn static void wal_die(const struct wal *w, const char *what)
 {
     log_error("log: %s/%s", w->directory, what);
     log_error("log: giving up: after a failed write nobody knows what is on the disk. The other "
               "nodes go on. Check the disk (space, errors), then start this node again");
-    _exit(WAL_EXIT_CODE);
+    end_process();
+}
+
+_Noreturn static void wal_die_stuck(struct wal *w, uint64_t age_ns)
+{
+    char what[WAL_WATCH_WHAT_SIZE];
+    wal_watch_what(&w->watch, what);
+    log_error("log: %s/%s: no answer from the disk for %llu ms", w->directory, what,
+              (unsigned long long)(age_ns / 1000000));
+    log_error("log: giving up: the disk is stuck (--log-write-deadline). The other nodes go on. Check "
+              "the disk, then start this node again; while the disk hangs the old process keeps the "
+              "directory locked");
+    end_process();
 }
 
 /* ---- batches (mutex held) ---- */
@@ -212,9 +258,20 @@ static void writer_trim(struct wal *w)
 static void writer_write(struct wal *w, struct batch *b)
 {
     /* Rather wait for a spare that is nearly made than make another beside it. */
-    while (w->core.spares_count == 0 && w->spare_busy) {
+    bool waits = w->core.spares_count == 0 && w->spare_busy &&
+                 wal_core_needs_segment(&w->core, &b->block);
+    if (waits) {
+        w->spare_urgent = true;
+        wal_watch_begin(&w->watch, "spare segment: waiting for it to be written");
+        pthread_cond_signal(&w->prepare);
+    }
+    while (waits && w->core.spares_count == 0 && w->spare_busy) {
         pthread_cond_wait(&w->work, &w->mutex);
         writer_collect_spare(w);
+    }
+    if (waits) {
+        w->spare_urgent = false;
+        wal_watch_end(&w->watch);
     }
     pthread_mutex_unlock(&w->mutex);
     struct wal_write write;
@@ -275,7 +332,61 @@ static void *writer_main(void *arg)
     return NULL;
 }
 
+/* ---- the watching thread ---- */
+
+static void *watchdog_main(void *arg)
+{
+    struct wal *w = arg;
+    pthread_mutex_lock(&w->mutex);
+    while (w->watching) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += WAL_WATCH_INTERVAL_MS * 1000000l;
+        until.tv_sec += until.tv_nsec / 1000000000l;
+        until.tv_nsec %= 1000000000l;
+        (void)pthread_cond_timedwait(&w->watch_end, &w->mutex, &until);
+        pthread_mutex_unlock(&w->mutex);
+        uint64_t age_ns = wal_watch_observe(&w->watch, clock_monotonic_ns());
+        if (w->deadline_ns > 0 && age_ns >= w->deadline_ns) {
+            wal_die_stuck(w, age_ns);
+        }
+        pthread_mutex_lock(&w->mutex);
+    }
+    pthread_mutex_unlock(&w->mutex);
+    return NULL;
+}
+
 /* ---- the preparing thread ---- */
+
+/* After each piece of a segment of zeros, on whatever thread writes it. false: nobody needs it. */
+static bool piece_written(void *ctx, uint64_t took_ns)
+{
+    struct wal *w = ctx;
+    pthread_mutex_lock(&w->mutex);
+    bool prepares = pthread_equal(pthread_self(), w->preparer) != 0;
+    if (prepares) {
+        uint64_t rest_ns =
+            took_ns * (PREPARE_REST_FACTOR + PREPARE_REST_PER_SPARE * (uint64_t)w->stats.spares);
+        rest_ns = rest_ns < PREPARE_REST_MAX_NS ? rest_ns : PREPARE_REST_MAX_NS;
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        rest_ns += (uint64_t)until.tv_nsec;
+        until.tv_sec += (time_t)(rest_ns / 1000000000u);
+        until.tv_nsec = (long)(rest_ns % 1000000000u);
+        int rv = 0;
+        while (!w->spare_urgent && !w->stopping && rv == 0) {
+            rv = pthread_cond_timedwait(&w->prepare, &w->mutex, &until);
+        }
+        if (w->spare_urgent) {
+            wal_watch_progress(&w->watch); /* the disk answers; it is only slow */
+        }
+    } else {
+        wal_watch_progress(&w->watch);
+    }
+    bool go_on = !prepares || !w->stopping || w->spare_urgent;
+    pthread_mutex_unlock(&w->mutex);
+    return go_on;
+}
 
 static void *preparer_main(void *arg)
 {
@@ -293,7 +404,7 @@ static void *preparer_main(void *arg)
         pthread_mutex_unlock(&w->mutex);
         int rv = wal_spare_create(w->io, number, size);
         pthread_mutex_lock(&w->mutex);
-        if (rv < 0) {
+        if (rv < 0 && !w->stopping) {
             /* Not yet fatal: trimming may give us a segment before one is needed. */
             log_warn("log: %s: making a spare segment of %llu bytes: %s", w->directory,
                      (unsigned long long)size, strerror(-rv));
@@ -364,12 +475,15 @@ int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb du
     if (w->io == NULL) {
         goto err_after_alloc;
     }
+    wal_watch_init(&w->watch);
+    wal_watch_io_init(&w->watch_io, w->io, &w->watch);
+    w->deadline_ns = config->write_deadline_ms * 1000000u;
     struct wal_core_config core_config = {.node_id = config->node_id,
                                           .segment_size = size,
                                           .spares_min = 0, /* see below */
                                           .spares_max = SPARES_MAX};
     memcpy(core_config.cluster_id, config->cluster_id, WAL_CLUSTER_ID_SIZE);
-    if (wal_core_open(&w->core, &core_config, w->io, recovered) != 0) {
+    if (wal_core_open(&w->core, &core_config, &w->watch_io.io, recovered) != 0) {
         log_error("log: %s/%s", w->directory, w->core.error);
         goto err_after_io;
     }
@@ -390,13 +504,24 @@ int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb du
     CHECK(pthread_mutex_init(&w->mutex, NULL) == 0);
     CHECK(pthread_cond_init(&w->work, NULL) == 0);
     CHECK(pthread_cond_init(&w->written, NULL) == 0);
-    CHECK(pthread_cond_init(&w->prepare, NULL) == 0);
+    pthread_condattr_t monotonic;
+    CHECK(pthread_condattr_init(&monotonic) == 0);
+    CHECK(pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
+    CHECK(pthread_cond_init(&w->prepare, &monotonic) == 0);
+    CHECK(pthread_cond_init(&w->watch_end, &monotonic) == 0);
+    pthread_condattr_destroy(&monotonic);
+    w->watching = true;
+    wal_io_posix_set_piece_cb(w->io, piece_written, w);
+    pthread_mutex_lock(&w->mutex); /* threads know their ids only when all are stored */
     CHECK(pthread_create(&w->writer, NULL, writer_main, w) == 0);
     CHECK(pthread_create(&w->preparer, NULL, preparer_main, w) == 0);
+    CHECK(pthread_create(&w->watchdog, NULL, watchdog_main, w) == 0);
+    pthread_mutex_unlock(&w->mutex);
     *wal = w;
     return 0;
 
 err_after_io:
+    wal_watch_close(&w->watch);
     wal_io_posix_destroy(w->io);
 err_after_alloc:
     free(w->directory);
@@ -417,7 +542,9 @@ static void wal_close_cb(uv_handle_t *handle)
     pthread_cond_destroy(&w->work);
     pthread_cond_destroy(&w->written);
     pthread_cond_destroy(&w->prepare);
+    pthread_cond_destroy(&w->watch_end);
     wal_core_close(&w->core);
+    wal_watch_close(&w->watch);
     wal_io_posix_destroy(w->io);
     void (*done)(void *) = w->done;
     void *done_ctx = w->done_ctx;
@@ -444,6 +571,11 @@ void wal_close(struct wal *w, void (*done)(void *ctx), void *ctx)
     pthread_mutex_unlock(&w->mutex);
     pthread_join(w->writer, NULL);
     CHECK(w->head == NULL);
+    pthread_mutex_lock(&w->mutex);
+    w->watching = false;
+    pthread_cond_signal(&w->watch_end);
+    pthread_mutex_unlock(&w->mutex);
+    pthread_join(w->watchdog, NULL);
     uv_close((uv_handle_t *)&w->async, wal_close_cb);
 }
 
@@ -521,6 +653,11 @@ size_t wal_queued_bytes(struct wal *w)
     size_t bytes = w->queued_bytes;
     pthread_mutex_unlock(&w->mutex);
     return bytes;
+}
+
+uint64_t wal_write_age_ms(struct wal *w)
+{
+    return wal_watch_age_ns(&w->watch) / 1000000;
 }
 
 void wal_get_stats(struct wal *w, struct wal_stats *stats)

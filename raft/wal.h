@@ -10,9 +10,10 @@
  *
  * Failure modes: any I/O error ends the process with a message that names file and offset, exit
  * code 74: after a failed write nobody knows what is on disk, and the peers can go on without us. A
- * disk that stands still lets the queue grow up to WAL_QUEUE_SIZE_MAX; then wal_append blocks the
- * loop, so that a node that cannot write stops sending heartbeats and another one takes over.
- * Callers refuse new work long before, by wal_queued_bytes.
+ * disk that stands still does not block the loop: wal_write_age_ms tells how long it has been
+ * silent, so that a leader can hand over in time, and after write_deadline_ms the process ends, exit
+ * code 74 too (docs/adr/0015). Meanwhile the queue grows up to WAL_QUEUE_SIZE_MAX; then wal_append
+ * blocks the loop. Callers refuse new work long before, by wal_queued_bytes.
  *
  * All functions are called on the loop's thread. Format and recovery: wal_core.h. */
 #ifndef RAFT_WAL_H
@@ -32,6 +33,7 @@ struct wal_config {
     uint64_t node_id;
     uint64_t segment_size; /* bytes, rounded up to WAL_BLOCK_SIZE; 0: 64 MiB */
     bool sync;             /* false only in benchmarks: nothing is durable then */
+    uint64_t write_deadline_ms; /* the disk silent for so long ends the process; 0: never */
 };
 
 struct wal;
@@ -67,6 +69,10 @@ void wal_wait(struct wal *w, uint64_t ticket);
 
 uint64_t wal_durable_ticket(struct wal *w);
 size_t wal_queued_bytes(struct wal *w); /* not yet on disk */
+
+/* How long the disk has not answered the operation under way; 0: nothing is under way. Exact to
+ * WAL_WATCH_INTERVAL_MS; time in which the whole process stood still does not count. */
+uint64_t wal_write_age_ms(struct wal *w);
 
 struct wal_stats {
     uint64_t writes, bytes, records, segments, spares;

@@ -314,12 +314,18 @@ void wal_core_close(struct wal_core *core)
 
 /* ---- writing ---- */
 
+bool wal_core_needs_segment(const struct wal_core *core, const struct wal_block *b)
+{
+    CHECK(core->segments_count > 0);
+    return core->segments[core->segments_count - 1].size - core->offset < wal_round_up(b->size);
+}
+
 int wal_core_seal(struct wal_core *core, struct wal_block *b, struct wal_write *write)
 {
     CHECK(b->count > 0 || b->has_reset);
     size_t span = (size_t)wal_round_up(b->size);
     CHECK(span <= core->config.segment_size - WAL_BLOCK_SIZE);
-    if (current_segment(core)->size - core->offset < span &&
+    if (wal_core_needs_segment(core, b) &&
         core_begin_segment(core, current_segment(core)->number + 1) != 0) {
         return -1;
     }

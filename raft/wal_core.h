@@ -143,6 +143,9 @@ int wal_core_open(struct wal_core *core, const struct wal_core_config *config, s
 /* Also of a core that is all zero, or closed already. */
 void wal_core_close(struct wal_core *core);
 
+/* True when the block does not fit into the current segment: sealing it takes a spare. */
+bool wal_core_needs_segment(const struct wal_core *core, const struct wal_block *b);
+
 /* Gives the block its sequence number, header and place; makes the next segment current when it does
  * not fit into this one (that does I/O: two small synced writes and a rename). The block must not be
  * empty and must stay in place until written. */

@@ -45,6 +45,11 @@ struct wal_io {
  * against a second process. Creates the directory. NULL after logging the reason. Thread-safe as far
  * as the log needs it: calls on different files may run at the same time. */
 struct wal_io *wal_io_posix_create(const char *directory, bool sync);
+/* Called after each piece (1 MiB) of a file being created, with the time that it took; may wait.
+ * false: the create ends with -ECANCELED and leaves nothing. To be set while no create is under way.
+ */
+typedef bool (*wal_io_piece_cb)(void *ctx, uint64_t took_ns);
+void wal_io_posix_set_piece_cb(struct wal_io *io, wal_io_piece_cb piece, void *ctx);
 void wal_io_posix_destroy(struct wal_io *io);
 
 #endif

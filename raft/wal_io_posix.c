@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "raft/wal_core.h"
 #include "raft/wal_io.h"
@@ -31,6 +32,8 @@ struct wal_io_posix {
     int lock;
     bool sync;
     atomic_bool no_direct; /* the file system refuses O_DIRECT */
+    wal_io_piece_cb piece; /* NULL: nobody wants to know */
+    void *piece_ctx;
 };
 
 static struct wal_io_posix *self(struct wal_io *io)
@@ -108,15 +111,24 @@ static int write_all(int fd, const uint8_t *data, size_t size, uint64_t offset)
     return 0;
 }
 
-static int write_zeros(int fd, uint64_t size)
+/* In pieces, each on the device before the next: what the page cache gathered would come down on the
+ * log's writes in one avalanche. */
+static int write_zeros(struct wal_io_posix *p, int fd, uint64_t size)
 {
     uint8_t *zeros = aligned_alloc(WAL_BLOCK_SIZE, ZERO_CHUNK_SIZE);
     CHECK(zeros != NULL);
     memset(zeros, 0, ZERO_CHUNK_SIZE);
     int rv = 0;
     for (uint64_t at = 0; rv == 0 && at < size; at += ZERO_CHUNK_SIZE) {
-        uint64_t left = size - at;
+        uint64_t left = size - at, begun_ns = clock_monotonic_ns();
         rv = write_all(fd, zeros, left < ZERO_CHUNK_SIZE ? (size_t)left : ZERO_CHUNK_SIZE, at);
+        if (rv == 0 && p->sync && atomic_load(&p->no_direct) && fdatasync(fd) != 0) {
+            rv = -errno;
+        }
+        if (rv == 0 && p->piece != NULL &&
+            !p->piece(p->piece_ctx, clock_monotonic_ns() - begun_ns)) {
+            rv = -ECANCELED;
+        }
     }
     free(zeros);
     return rv;
@@ -135,7 +147,7 @@ static int posix_create(struct wal_io *io, const char *name, uint64_t size)
         rv = 0;
     }
     if (rv == 0) {
-        rv = write_zeros(fd, size);
+        rv = write_zeros(self(io), fd, size);
     }
     if (rv == 0 && self(io)->sync && fsync(fd) != 0) {
         rv = -errno;
@@ -268,6 +280,12 @@ err_after_directory:
 err_after_alloc:
     free(p);
     return NULL;
+}
+
+void wal_io_posix_set_piece_cb(struct wal_io *io, wal_io_piece_cb piece, void *ctx)
+{
+    self(io)->piece = piece;
+    self(io)->piece_ctx = ctx;
 }
 
 void wal_io_posix_destroy(struct wal_io *io)

@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 
 size_t position_encode(const struct replica_position *p,
@@ -96,28 +97,44 @@ static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta
     stop(d);
 }
 
+/* Hands over until time, room or blocks are at an end. Returns how many are left. */
+static size_t hand_over_slice(struct checkpoint_driver *d, size_t room)
+{
+    uint64_t begun_ns = clock_monotonic_ns();
+    size_t left = 1;
+    for (size_t done = 0; left > 0 && done + CHECKPOINT_STEP_BLOCKS <= room &&
+                          done < CHECKPOINT_SLICE_BLOCKS &&
+                          clock_monotonic_ns() - begun_ns < CHECKPOINT_SLICE_NS;
+         done += CHECKPOINT_STEP_BLOCKS) {
+        left = engine_checkpoint_step(d->engine, CHECKPOINT_STEP_BLOCKS);
+    }
+    return left;
+}
+
 static void timer_cb(uv_timer_t *timer)
 {
     struct checkpoint_driver *d = container_of(timer, struct checkpoint_driver, timer);
-    size_t blocks = checkpoint_room(d->store) / (ENGINE_BLOCK_SIZE_MAX + 16);
-    if (blocks == 0) {
-        checkpoint_flush(d->store); /* what applies pushed must not wait for room */
-        return;
-    }
-    size_t left = engine_checkpoint_step(
-        d->engine, blocks < CHECKPOINT_SLICE_BLOCKS ? blocks : CHECKPOINT_SLICE_BLOCKS);
-    checkpoint_flush(d->store);
+    size_t left = hand_over_slice(d, checkpoint_room(d->store) / (ENGINE_BLOCK_SIZE_MAX + 16));
+    checkpoint_flush(d->store); /* also what applies pushed while there was no room */
     if (left == 0) {
         d->ended = true;
         uv_timer_stop(timer);
+        checkpoint_set_digest(d->store, engine_checkpoint_digest(d->engine));
         checkpoint_end(d->store);
+    }
+}
+
+void checkpoint_driver_settle(struct engine *engine)
+{
+    uint64_t begun_ns = clock_monotonic_ns();
+    while (engine_settle(engine, 1024) > 0 &&
+           clock_monotonic_ns() - begun_ns < CHECKPOINT_SETTLE_NS) {
     }
 }
 
 static void begin(struct checkpoint_driver *d)
 {
     struct checkpoint_meta meta = {.index = engine_index(d->engine),
-                                   .digest = engine_digest(d->engine),
                                    .time_ms = engine_time_ms(d->engine)};
     replica_position(d->replica, &d->position);
     CHECK(d->position.index >= meta.index);
@@ -134,7 +151,8 @@ void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint6
 {
     uint64_t now_ms = uv_now(d->loop);
     if (d->taking || d->idle != NULL || applied <= d->last_index || engine_index(d->engine) == 0 ||
-        now_ms < d->retry_ms || replica_installing(d->replica)) {
+        now_ms < d->retry_ms || replica_installing(d->replica) ||
+        !engine_checkpoint_ready(d->engine)) {
         return;
     }
     if (applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||

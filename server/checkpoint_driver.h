@@ -1,8 +1,8 @@
 /* checkpoint_driver: when a checkpoint is taken, and what follows.
  *
  * Happy path: enough entries or time since the last one → the engine freezes what changed, the
- * position in the log is noted with it → slices each millisecond, as the store's queue has room →
- * durable → replica_checkpoint_published, so that the log is trimmed.
+ * position in the log is noted with it → slices each millisecond, as the store's queue has room, none
+ * longer than CHECKPOINT_SLICE_NS → the digest of that instant is known → durable → replica_checkpoint_published, so that the log is trimmed.
  *
  * Failure modes: the store fails: the engine keeps its blocks marked, tried again after
  * CHECKPOINT_RETRY_MS (at once when only the map was too small). An install begins: given up. */
@@ -14,8 +14,11 @@
 #include "storage/checkpoint.h"
 
 #define CHECKPOINT_RETRY_MS     1000
-#define CHECKPOINT_SLICE_BLOCKS 512 /* a slice: some 100 µs of the loop */
-#define CHECKPOINT_SLICE_MS     1
+#define CHECKPOINT_SLICE_BLOCKS 2048    /* in a slice, at most */
+#define CHECKPOINT_SLICE_NS     500000u /* of the loop, or a little more: looked at every STEP_BLOCKS */
+#define CHECKPOINT_STEP_BLOCKS  64u
+#define CHECKPOINT_SLICE_MS     1 /* between slices */
+#define CHECKPOINT_SETTLE_NS    1000000u /* of each tick of the loop, at most */
 
 /* A position in the log as the opaque bytes of a checkpoint, and back. */
 size_t position_encode(const struct replica_position *p,
@@ -43,6 +46,9 @@ void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct
                             uint64_t size_max, uint64_t interval_ms);
 /* Now and then: begins one when it is time. applied: the log index that is applied; applied_bytes:
  * of batches, since the node started. */
+/* Lets the engine work off what applies and checkpoints put off (engine_settle), for
+ * CHECKPOINT_SETTLE_NS at most: on each tick of the loop. */
+void checkpoint_driver_settle(struct engine *engine);
 void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint64_t applied_bytes);
 /* Gives up the one under way and calls idle when nothing is (perhaps at once). Until
  * checkpoint_driver_resume none begins. */

@@ -22,6 +22,8 @@
 
 #define SOURCE_REST_FACTOR 2
 #define SOURCE_REST_MAX_NS 50000000ull /* after a read that took long: the disk is busy enough */
+#define SOURCE_CHUNKS_PER_S   8
+#define SOURCE_CHUNK_SIZE_MIN (16u << 10)
 #define NS_PER_MS          1000000ull
 #define NS_PER_S           1000000000ull
 
@@ -141,6 +143,14 @@ void chunk_source_step(struct node *n)
     CHECK(uv_queue_work(n->loop, &c->work, work_cb, done_cb) == 0);
 }
 
+/* At a low rate smaller ones, so that nobody waits long for the next. */
+static uint32_t chunk_size_max(uint64_t rate)
+{
+    uint64_t size = rate > 0 ? rate / SOURCE_CHUNKS_PER_S : NODE_CHUNK_SIZE_MAX;
+    size = size > SOURCE_CHUNK_SIZE_MIN ? size : SOURCE_CHUNK_SIZE_MIN;
+    return (uint32_t)(size < NODE_CHUNK_SIZE_MAX ? size : NODE_CHUNK_SIZE_MAX);
+}
+
 void chunk_request(struct session *s, const Holdfast__Request *request)
 {
     struct node *n = s->node;
@@ -160,8 +170,8 @@ void chunk_request(struct session *s, const Holdfast__Request *request)
     w->id = request->id;
     w->ticket_size = m->ticket.len;
     w->from_size = m->from.len;
-    w->size_max = m->size_max == 0 || m->size_max > NODE_CHUNK_SIZE_MAX ? NODE_CHUNK_SIZE_MAX
-                                                                       : m->size_max;
+    uint32_t size_max = chunk_size_max(n->options->catch_up_rate);
+    w->size_max = m->size_max == 0 || m->size_max > size_max ? size_max : m->size_max;
     if (w->ticket_size > 0) {
         memcpy(w->ticket, m->ticket.data, w->ticket_size);
     }

@@ -144,8 +144,14 @@ static int put(struct installer *i)
 static int judge_cb(void *ctx, const struct engine_block *block)
 {
     struct installer *i = ctx;
+    int rv = 0;
     i->digest += engine_block_digest(block);
-    return engine_block_fits(block) ? 0 : -1;
+    if (engine_block_format(block) != 0) { /* the root: format and limits must be such as can be loaded */
+        struct engine *scratch = engine_create();
+        rv = node_load_block(scratch, block);
+        engine_destroy(scratch);
+    }
+    return rv;
 }
 
 /* Everything that was pulled, judged by the engine's own digest, before it replaces anything. */
@@ -170,16 +176,11 @@ static int verify(struct installer *i)
     return 0;
 }
 
-static int load_cb(void *ctx, const struct engine_block *block)
-{
-    return engine_load_block(ctx, block);
-}
-
 static void load(struct installer *i)
 {
     engine_destroy(i->engine);
     i->engine = engine_create();
-    if (checkpoint_load(i->node->store, load_cb, i->engine) < 0 ||
+    if (checkpoint_load(i->node->store, node_load_block, i->engine) < 0 ||
         engine_load_finish(i->engine, i->meta.index, i->meta.digest) < 0) {
         log_error("install: the checkpoint was verified and switched to, but does not load: stopping; "
                   "the next start tries again, or says what to do");
@@ -375,6 +376,7 @@ static void rest(struct installer *i, enum step step, uint64_t ms)
 static void give_up_engine(struct installer *i)
 {
     struct node *n = i->node;
+    log_debug("install: switched");
     warm_up_stop(&n->warm_up); /* it touches the old one's memory */
     i->engine = n->engine;
     n->engine = engine_create();
@@ -398,11 +400,16 @@ static void written(struct installer *i)
     if (uv_now(n->loop) - i->logged_ms >= PROGRESS_LOG_MS) {
         log_progress(i, "pulling");
     }
+    log_debug("install: chunk blocks=%" PRIu64 "/%" PRIu64 " durable=%d", i->blocks, i->blocks_total,
+              !i->progress.unsynced);
     uint64_t rest_ms = i->synced_ns / 1000000;
     if (rest_ms > 0 && !i->last) {
         rest(i, STEP_REST, rest_ms < REST_MAX_MS ? rest_ms : REST_MAX_MS);
+    } else if (i->last) {
+        log_debug("install: verifying");
+        run(i, STEP_VERIFY);
     } else {
-        run(i, i->last ? STEP_VERIFY : STEP_PULL);
+        run(i, STEP_PULL);
     }
 }
 

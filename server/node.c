@@ -12,12 +12,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <sodium.h>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "proto/format.h"
 #include "server/identity.h"
 #include "server/node_internal.h"
 
@@ -26,11 +28,24 @@
 
 /* ---- hooks of the replica ---- */
 
+/* A majority committed what this program cannot carry out. To skip it would be another state. */
+_Noreturn static void die_outdated(uint64_t index, const char *what)
+{
+    log_error("log entry %llu holds %s: a newer version of holdfast wrote it, this is " HOLDFAST_VERSION
+              ". Nothing is damaged. Start this node again with the version that the others run",
+              (unsigned long long)index, what);
+    _exit(NODE_EXIT_OUTDATED);
+}
+
 static void apply_hook(void *ctx, uint64_t index, uint64_t term, const void *data, size_t size)
 {
     struct node *n = ctx;
     struct batch_reader batch;
+    char what[128];
     uint64_t begun_ns = clock_monotonic_ns();
+    if (batch_judge(data, size, what, sizeof what) < 0) {
+        die_outdated(index, what);
+    }
     CHECK(batch_open(&batch, data, size) == 0);
     bool ours = submit_queue_expects(n->queue, index, term);
     engine_apply(n->engine, index, data, size, ours ? submit_queue_reply_cb : NULL, n->queue);
@@ -139,6 +154,7 @@ static bool propose_own_cb(void *ctx, const struct command *command)
     uint8_t encoded[COMMAND_SIZE_MAX];
     size_t size = command_encode(command, encoded, sizeof encoded);
     CHECK(size > 0);
+    CHECK(command_kind_format((uint8_t)command->kind) <= node_format(n));
     return n->role == REPLICA_LEADER && n->ready &&
            submit_queue_add_own(n->queue, encoded, size, false);
 }
@@ -148,6 +164,11 @@ static bool propose_own_cb(void *ctx, const struct command *command)
 bool node_takes_submits(const struct node *n)
 {
     return n->role == REPLICA_LEADER && !n->draining && !n->drained;
+}
+
+uint32_t node_format(const struct node *n)
+{
+    return engine_initialized(n->engine) ? (uint32_t)engine_format(n->engine) : FORMAT_INITIAL;
 }
 
 const char *node_leader_address(const struct node *n)
@@ -244,7 +265,7 @@ static void tick_cb(uv_timer_t *timer)
     }
     warm_up_tick(&n->warm_up, n->loop, n->engine);
     if (n->installer == NULL) {
-        (void)engine_digest(n->engine); /* little and often, so that nobody has to wait for much */
+        checkpoint_driver_settle(n->engine);
         checkpoint_driver_tick(&n->checkpoints, n->applied_index, n->applied_bytes);
         if (engine_initialized(n->engine) &&
             persist_driver_start(n->persist, engine_shards(n->engine)) < 0) {
@@ -262,9 +283,17 @@ static void tick_cb(uv_timer_t *timer)
 
 /* ---- start ---- */
 
-static int load_cb(void *ctx, const struct engine_block *block)
+int node_load_block(void *engine, const struct engine_block *block)
 {
-    return engine_load_block(ctx, block);
+    uint64_t format = engine_block_format(block);
+    if (format > FORMAT_NEWEST || (format != 0 && format < FORMAT_OLDEST)) {
+        log_error("this state is of format %llu, and this program (" HOLDFAST_VERSION
+                  ") reads formats %u to %u. Nothing was changed. Run the version that wrote it, or one "
+                  "release before or after",
+                  (unsigned long long)format, FORMAT_OLDEST, FORMAT_NEWEST);
+        return -1;
+    }
+    return engine_load_block(engine, block);
 }
 
 /* Returns 1 with the position, 0 without a checkpoint, -1 after logging. */
@@ -279,7 +308,7 @@ static int load_checkpoint(struct node *n, struct replica_position *position)
     if (!checkpoint_get_meta(n->store, &meta)) {
         return 0;
     }
-    if (checkpoint_load(n->store, load_cb, n->engine) < 0) {
+    if (checkpoint_load(n->store, node_load_block, n->engine) < 0) {
         return -1;
     }
     if (engine_load_finish(n->engine, meta.index, meta.digest) < 0 ||
@@ -321,12 +350,14 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                     .segment_size = o->segment_size,
                                     .trailing_entries = o->trailing_entries,
                                     .catch_up_log_size = o->catch_up_log_size,
-                                    .log_sync = o->log_sync};
+                                    .log_sync = o->log_sync,
+                                    .log_write_deadline_ms = o->log_write_deadline_ms};
     if (state == IDENTITY_REFILLING) {
         log_info(
             "refilling: no votes until a leader has filled this node (a new cluster begins with "
             "--new-cluster)");
     }
+    config.formats = (struct format_range){node_format(n), FORMAT_NEWEST};
     memcpy(config.identity.key, o->key, sizeof config.identity.key);
     memcpy(config.identity.cluster_id, o->cluster_id, sizeof config.identity.cluster_id);
     for (size_t i = 0; i < o->members_count; i++) {

@@ -7,7 +7,7 @@
  * a majority → node_apply → engine_apply → submit_queue_reply_cb → session (one response a frame).
  *
  * Failure modes: damage found at start: node_start returns -1 with a message. A fault of the log
- * while running ends the process (raft/). */
+ * while running ends the process (raft/), and so does an entry that only a newer version understands. */
 #ifndef SERVER_NODE_H
 #define SERVER_NODE_H
 
@@ -26,5 +26,8 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
 void node_drain(struct node *n, void (*stopped)(void *ctx), void *ctx);
 
 #define NODE_DRAIN_MS 8000
+
+/* Exit status when the log holds what only a newer version knows: to start again does not help. */
+#define NODE_EXIT_OUTDATED 76 /* EX_PROTOCOL */
 
 #endif

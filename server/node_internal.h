@@ -102,10 +102,14 @@ struct node {
 };
 
 /* ---- node.c ---- */
+/* engine_load_block, and says so when the state is of a format that this program cannot read. */
+int node_load_block(void *engine, const struct engine_block *block);
 void node_pump(struct node *n); /* what each loop iteration does after its callbacks */
 /* The engine and the position behind it were replaced by an install. */
 void node_engine_replaced(struct node *n, struct engine *engine);
 bool node_takes_submits(const struct node *n);
+/* The format in force: what may be proposed (proto/format.h). */
+uint32_t node_format(const struct node *n);
 const char *node_leader_address(const struct node *n);
 enum replica_status node_hand_over(struct node *n, uint64_t to_id);
 

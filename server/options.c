@@ -17,6 +17,7 @@ static struct {
         retention;
     uint64_t election_timeout, segment_size, trailing_entries, checkpoint_entries, checkpoint_size,
         checkpoint_interval, catch_up_rate, catch_up_log_size;
+    uint64_t log_write_deadline, low_space;
     bool no_sync, new_cluster;
 } raw;
 
@@ -61,6 +62,10 @@ static const struct option table[] = {
      "silence of the leader before an election", 50, 60000},
     {"segment-size", 0, OPTION_SIZE, &raw.segment_size, "64MiB", "SIZE", "of one file of the log",
      1 << 20, 1ull << 30},
+    {"log-write-deadline", 0, OPTION_DURATION, &raw.log_write_deadline, "10s", "TIME",
+     "a log's disk that is silent so long ends the node; a leader hands over before", 200, 3600000},
+    {"low-space", 0, OPTION_SIZE, &raw.low_space, "1GiB", "SIZE",
+     "free space of the disk below which new orders are refused; 0: never", 0, 1ull << 50},
     {"trailing-entries", 0, OPTION_U64, &raw.trailing_entries, "8192", "N",
      "kept in the log behind a checkpoint (at least 512)", 1, 100000000},
     {"checkpoint-entries", 0, OPTION_U64, &raw.checkpoint_entries, "50000", "N",
@@ -267,6 +272,8 @@ enum options_result node_options_parse(struct node_options *o, int argc, char **
                                         .idempotency_retention_ms = raw.retention};
     o->election_timeout_ms = raw.election_timeout;
     o->segment_size = raw.segment_size;
+    o->log_write_deadline_ms = raw.log_write_deadline;
+    o->low_space = raw.low_space;
     o->trailing_entries = raw.trailing_entries;
     o->checkpoint_entries = raw.checkpoint_entries;
     o->checkpoint_size = raw.checkpoint_size;

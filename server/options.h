@@ -36,6 +36,7 @@ struct node_options {
     uint64_t checkpoint_entries, checkpoint_size, checkpoint_interval_ms;
     uint64_t catch_up_rate;     /* bytes a second of checkpoints given to others; 0: unlimited */
     uint64_t catch_up_log_size; /* kept in the log for peers that catch up, at most */
+    uint64_t log_write_deadline_ms, low_space; /* low_space: bytes, 0: no guard */
     bool log_sync;
     bool new_cluster; /* an empty data directory begins a new cluster */
     enum log_level log_level;

@@ -5,7 +5,8 @@
  * filled; the frame's work waits for its last reply and is answered by one response.
  *
  * Failure modes: not leading → NOT_LEADER with a hint; no room → BUSY for each command that did not
- * fit; not well-formed, or a kind that only the node itself may propose → MALFORMED for that
+ * fit; of a kind beyond the format in force → UNSUPPORTED for that
+ * command; not well-formed, or a kind that only the node itself may propose → MALFORMED for that
  * command. A session whose output is full is closed: its client tries again with the same keys. */
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,11 @@ static Holdfast__Status take_command(struct node *n, struct submit_work *work, u
                                      const void *data, size_t size)
 {
     struct command c;
+    uint8_t kind = size > 0 ? *(const uint8_t *)data : 0;
+    if (kind > COMMAND_KIND_MAX || command_kind_format(kind) > node_format(n)) {
+        /* Of a newer client, or allowed only when every member has been upgraded. */
+        return HOLDFAST__STATUS__STATUS_UNSUPPORTED;
+    }
     if (size > COMMAND_SIZE_MAX || command_decode(&c, data, size) < 0 || c.kind == COMMAND_INIT ||
         c.kind == COMMAND_PERSIST_ACK) {
         return HOLDFAST__STATUS__STATUS_MALFORMED;

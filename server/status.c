@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "proto/format.h"
 #include "server/node_internal.h"
 
 #define METRIC_SKUS_MAX 1000 /* with a label each; more are left to the API */
@@ -27,6 +28,9 @@ static Holdfast__Member *put_member(struct node *n, const struct replica_peer_in
     m->role = (uint32_t)peer->member.role;
     m->connected = peer->connected;
     m->match_index = peer->match_index;
+    bool self = peer->member.id == n->options->id;
+    m->format_oldest = self ? node_format(n) : peer->formats.oldest;
+    m->format_newest = self ? FORMAT_NEWEST : peer->formats.newest;
     return m;
 }
 
@@ -76,6 +80,9 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
         m->startup_total = install.blocks_total;
     }
     m->elections = info.elections;
+    m->format = (uint32_t)engine_format(n->engine);
+    m->format_oldest = FORMAT_OLDEST;
+    m->format_newest = FORMAT_NEWEST;
     m->n_members = info.peers_count;
     m->members = arena_alloc(arena, (info.peers_count + 1) * sizeof m->members[0]);
     for (size_t i = 0; i < info.peers_count; i++) {
@@ -288,6 +295,10 @@ static void write_process(struct node *n, struct text *t)
              cluster);
     metrics_family(t, "holdfast_build_info", "gauge", "Version.");
     metrics_sample_u64(t, "holdfast_build_info", labels, 1);
+    family(t, "holdfast_format", "gauge", "Format in force in the cluster; 0: no state yet.",
+           (double)engine_format(n->engine));
+    family(t, "holdfast_format_newest", "gauge", "Newest format that this program reads.",
+           FORMAT_NEWEST);
     family(t, "holdfast_sessions", "gauge", "Open links of gateways, tools and nodes.",
            (double)n->sessions_count);
     family(t, "holdfast_reads_total", "counter", "Reads answered.", (double)n->reads_total);

@@ -9,6 +9,8 @@
 
 /* Calls of an engine list for one page: bounds the time of one request. */
 #define LIST_ROUNDS_MAX 1024
+/* Of the digest that is asked for: some 2 ms of the loop. */
+#define DIGEST_BLOCKS_MAX 16384
 _Static_assert(LIST_ROUNDS_MAX > VIEWS_LIST_LIMIT_MAX, "a full page can be reached");
 
 struct answer {
@@ -399,8 +401,15 @@ static void answer_placed(struct answer *a)
 
 static void answer_digest(struct answer *a)
 {
-    uint64_t digest;
-    if (!engine_marked_digest(a->engine, a->request->marked_digest->index, &digest)) {
+    uint64_t digest = 0;
+    (void)engine_settle(a->engine, DIGEST_BLOCKS_MAX);
+    enum engine_mark mark =
+        engine_get_mark(a->engine, a->request->marked_digest->index, &digest);
+    if (mark == ENGINE_MARK_PENDING) {
+        refuse(a, HOLDFAST__STATUS__STATUS_BUSY, "the digest is being worked out");
+        return;
+    }
+    if (mark == ENGINE_MARK_UNKNOWN) {
         bool passed = engine_index(a->engine) >= a->request->marked_digest->index;
         refuse(a, HOLDFAST__STATUS__STATUS_NOT_FOUND,
                passed ? "no digest is remembered for this index" : "this index is not applied yet");

@@ -92,6 +92,8 @@ void checkpoint_put(struct checkpoint *c, const struct engine_block *block);
 size_t checkpoint_room(struct checkpoint *c);
 /* Hands over what checkpoint_put gathered so far; call it once a slice. */
 void checkpoint_flush(struct checkpoint *c);
+/* The digest, when begin could not know it yet; before end. */
+void checkpoint_set_digest(struct checkpoint *c, uint64_t digest);
 /* No more blocks: commit, or give up (blocks that still come are dropped). done follows. */
 void checkpoint_end(struct checkpoint *c);
 void checkpoint_cancel(struct checkpoint *c);
@@ -139,7 +141,7 @@ enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const v
 /* Begins a temporary generation, put fills it in the order read, verify checks that it is whole and
  * gives every block to put, commit makes it the current one: that is the commit point, synced.
  *
- * What came is made durable every CHECKPOINT_INSTALL_PIECE_SIZE bytes, in one transaction with a record
+ * What came is made durable every CHECKPOINT_INSTALL_PIECE_SIZE bytes or CHECKPOINT_INSTALL_PIECE_MS, in one transaction with a record
  * of how far it came. So an install that is suspended, or whose process dies, goes on from there when
  * the same checkpoint is offered again; begin of any other removes what is left of it.
  *
@@ -147,6 +149,7 @@ enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const v
  * Each returns 0, or -1 after logging; then call suspend (the source failed) or abort (what came is
  * wrong, or cannot be written). */
 #define CHECKPOINT_INSTALL_PIECE_SIZE (4u << 20)
+#define CHECKPOINT_INSTALL_PIECE_MS   1000 /* or, when little comes, as often as this */
 
 struct checkpoint_install;
 struct checkpoint_install_progress {

@@ -3,7 +3,7 @@
  * untouched.
  *
  * Happy path: put judges a chunk (checksum, form, key order) and gathers it → at
- * CHECKPOINT_INSTALL_PIECE_SIZE one synced transaction writes what was gathered and, with it, the
+ * CHECKPOINT_INSTALL_PIECE_SIZE, or _MS after the last, one synced transaction writes what was gathered and, with it, the
  * `install` record: of which checkpoint this is a part, and how many blocks there are → … → finish adds
  * the meta → the caller judges every block as it stands on disk → commit.
  *
@@ -26,6 +26,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
@@ -47,6 +48,7 @@ struct checkpoint_install {
     uint64_t last_key, blocks, bytes;
     struct checkpoint_meta meta;
     struct text gathered; /* records of blocks that are not yet written */
+    uint64_t written_ms;  /* when the last piece was */
 };
 
 static MDB_val record_key(void)
@@ -252,6 +254,7 @@ int checkpoint_install_begin(struct checkpoint *c, const struct checkpoint_ident
     part_path(i, c);
     if (resume(i, of) == 0) {
         part_note(c, NULL); /* in use: no longer one to be removed or taken up */
+        i->written_ms = clock_monotonic_ms();
         *out = i;
         return 0;
     }
@@ -269,6 +272,7 @@ int checkpoint_install_begin(struct checkpoint *c, const struct checkpoint_ident
         checkpoint_install_abort(i);
         return -1;
     }
+    i->written_ms = clock_monotonic_ms();
     *out = i;
     return 0;
 }
@@ -375,6 +379,7 @@ static int write_piece(struct checkpoint_install *i, bool whole)
     }
     text_clear(&i->gathered);
     i->keep = true;
+    i->written_ms = clock_monotonic_ms();
     return 0;
 }
 
@@ -398,7 +403,10 @@ int checkpoint_install_put(struct checkpoint_install *i, const void *records, si
         log_warn("install: a chunk is malformed");
         return -1;
     }
-    return i->gathered.len >= CHECKPOINT_INSTALL_PIECE_SIZE ? write_piece(i, false) : 0;
+    bool due = i->gathered.len >= CHECKPOINT_INSTALL_PIECE_SIZE ||
+               (i->gathered.len > 0 &&
+                clock_monotonic_ms() - i->written_ms >= CHECKPOINT_INSTALL_PIECE_MS);
+    return due ? write_piece(i, false) : 0;
 }
 
 /* ---- the end ---- */

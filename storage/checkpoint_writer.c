@@ -103,6 +103,13 @@ size_t checkpoint_room(struct checkpoint *c)
     return queued < CHECKPOINT_QUEUE_SIZE_MAX ? CHECKPOINT_QUEUE_SIZE_MAX - queued : 0;
 }
 
+void checkpoint_set_digest(struct checkpoint *c, uint64_t digest)
+{
+    CHECK(c->busy);
+    CHECK(!c->ending);
+    c->taking.digest = digest;
+}
+
 void checkpoint_end(struct checkpoint *c)
 {
     CHECK(c->busy);

@@ -195,7 +195,7 @@ static void touch_table(enum table_id id, uint64_t records)
     uint64_t blocks = records >> t->shift;
     touch(t->data, records * t->record_size);
     touch(t->marks, blocks);
-    touch(t->stale.numbers, blocks * 4);
+    touch(t->stale[0].numbers, blocks * 4);
     touch(t->dirty[0].numbers, blocks * 4);
 }
 
@@ -332,7 +332,7 @@ int main(int argc, char **argv)
     for (uint64_t i = 0; i < rounds; i++) {
         one_round();
     }
-    double per_block = 8 + 1 + 4 + 2 * 4; /* hash, marks, stale list, two dirty lists */
+    double per_block = 8 + 1 + 4 + 2 * 4; /* hash, marks, a stale list, two dirty lists */
     printf("live order: record %zu + maps 16 + queue 16 + blocks %.1f B; "
            "eligibility: record %zu + map 8 + blocks %.1f B; user: record %zu + map 8 + queue 16 B\n",
            sizeof(struct order), per_block / 8, sizeof(struct member), per_block / 16,

@@ -36,6 +36,7 @@ struct sim_swarm {
     bool checkpoints, install_failures, transfers, membership, reads, skew, quick;
     uint64_t checkpoint_entries;  /* between two checkpoints */
     uint64_t trailing_entries;
+    uint64_t catch_up_log_size;
     uint32_t in_flight_max;
     uint64_t segment_size;
     uint64_t client_interval_us;  /* mean */
@@ -90,6 +91,13 @@ struct sim_checkpoint {
     struct sim_image *image;
 };
 
+/* What has come of a checkpoint that is being installed. */
+struct sim_part {
+    uint64_t index, term, digest;
+    uint8_t *data; /* NULL: there is none */
+    size_t size, durable, total;
+};
+
 struct sim;
 struct sim_request;
 
@@ -108,6 +116,7 @@ struct sim_node {
     struct sim_log_model durable; /* what its log must hold */
     bool refilling; /* its disk was lost, and it is not whole again */
     struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
+    struct sim_part part;
     uint64_t voted_term, voted_for; /* by messages that left: what the world relies on */
 
     /* Lost in a crash. */
@@ -154,7 +163,7 @@ struct sim_history {
 struct sim_stats {
     uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
-        faults, torn, disks_lost, refilled;
+        faults, torn, disks_lost, refilled, tickets_again, resumed;
 };
 
 struct sim {

@@ -131,7 +131,7 @@ static void print_stats(const struct sim_stats *t)
            "entries committed %llu, elections %llu, faults %llu, crashes %llu (by disk %llu), "
            "restarts %llu, torn writes %llu\n"
            "checkpoints %llu, installs %llu (failed %llu), transfers %llu, changes applied %llu\n"
-           "disks lost %llu, refilled %llu\n",
+           "disks lost %llu, refilled %llu, installs taken up again %llu, tickets given again %llu\n",
            (unsigned long long)t->events, (unsigned long long)t->messages,
            (unsigned long long)t->submits, (unsigned long long)t->acknowledged,
            (unsigned long long)t->unknown, (unsigned long long)t->reads,
@@ -141,7 +141,8 @@ static void print_stats(const struct sim_stats *t)
            (unsigned long long)t->torn, (unsigned long long)t->checkpoints,
            (unsigned long long)t->installs, (unsigned long long)t->installs_failed,
            (unsigned long long)t->transfers, (unsigned long long)t->changes,
-           (unsigned long long)t->disks_lost, (unsigned long long)t->refilled);
+           (unsigned long long)t->disks_lost, (unsigned long long)t->refilled,
+           (unsigned long long)t->resumed, (unsigned long long)t->tickets_again);
 }
 
 int main(int argc, char **argv)

@@ -72,6 +72,8 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
                   (json_int_t)s->shards, "version", s->version, "cluster_id", cluster);
     json_object_update(record, more);
     json_decref(more);
+    json_object_set_new(record, "format", json_integer(s->format));
+    json_object_set_new(record, "format_newest", json_integer(s->format_newest));
     return record;
 }
 

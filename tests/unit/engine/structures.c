@@ -245,6 +245,73 @@ static void test_checkpoint_is_of_its_beginning(void **state)
     }
 }
 
+/* The digest of an instant is that of the instant, although hashing comes later and in pieces, between
+ * changes, and beside checkpoints that have a digest of an instant of their own. */
+static void test_digest_of_an_instant(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        struct prng p = prng_init(seed);
+        struct tables_under_test t, twin; /* the twin is hashed at once */
+        struct block_store store = {0};
+        tables_place_alone(&t);
+        tables_place_alone(&twin);
+        uint64_t marked = 0, frozen = 0;
+        bool marking = false;
+        for (int step = 0; step < 400; step++) {
+            for (uint64_t n = prng_below(&p, 4); n > 0; n--) {
+                uint32_t record = (uint32_t)prng_below(&p, RECORDS);
+                *word(&t, TABLE_ORDER, record) = *word(&twin, TABLE_ORDER, record) = prng_below(&p, 3);
+            }
+            switch (prng_below(&p, 8)) {
+            case 0:
+                marked = tables_digest(&twin.tables);
+                tables_mark(&t.tables);
+                marking = true;
+                break;
+            case 1:
+                if (!t.tables.checkpointing) {
+                    frozen = tables_digest(&twin.tables);
+                    tables_checkpoint_begin(&t.tables, block_store_put, &store);
+                }
+                break;
+            case 2:
+                if (t.tables.checkpointing) {
+                    bool whole = prng_one_in(&p, 2);
+                    while (whole && tables_checkpoint_step(&t.tables, 2) > 0) {
+                    }
+                    assert_true(!whole || t.tables.frozen_digest == frozen);
+                    tables_checkpoint_end(&t.tables, whole && prng_one_in(&p, 2));
+                }
+                break;
+            case 3:
+                if (t.tables.checkpointing) {
+                    tables_checkpoint_step(&t.tables, prng_below(&p, 4));
+                }
+                break;
+            case 4:
+                tables_return(&t.tables, prng_below(&p, 4));
+                break;
+            case 5:
+                assert_true(!prng_one_in(&p, 8) ||
+                            tables_digest(&t.tables) == tables_digest(&twin.tables));
+                break;
+            default:
+                tables_fold(&t.tables, prng_below(&p, 5));
+                break;
+            }
+            if (marking && !t.tables.marking) {
+                assert_true(t.tables.mark_digest == marked);
+                marking = false;
+            }
+        }
+        assert_true(tables_digest(&t.tables) == tables_digest(&twin.tables));
+        block_store_clear(&store);
+        memory_release(&t.memory);
+        memory_release(&twin.memory);
+    }
+}
+
 static void test_unmarked_changes_are_found(void **state)
 {
     (void)state;
@@ -398,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_due_heaps),
         cmocka_unit_test(test_digest_is_of_the_state_only),
         cmocka_unit_test(test_checkpoint_is_of_its_beginning),
+        cmocka_unit_test(test_digest_of_an_instant),
         cmocka_unit_test(test_unmarked_changes_are_found),
         cmocka_unit_test(test_load_refuses),
         cmocka_unit_test(test_marked_digests),

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/prng.h"
 #include "proto/command.h"
+#include "proto/format.h"
 #include "proto/order_id.h"
 #include "proto/shard.h"
 
@@ -446,6 +447,43 @@ static void test_batch_count_limit(void **state)
     assert_false(batch_add(&b, "abc", 3));
 }
 
+/* What a newer program may have committed is named as such; what this one writes never is. */
+static void test_batches_of_other_versions(void **state)
+{
+    (void)state;
+    uint8_t buffer[4096], encoded[COMMAND_SIZE_MAX], newer[3] = {COMMAND_KIND_MAX + 1, 0, 0};
+    char what[128] = "";
+    struct batch_builder b;
+    batch_begin(&b, buffer, sizeof buffer);
+    struct command c = sample(COMMAND_ORDER_PLACE);
+    assert_true(batch_add(&b, encoded, command_encode(&c, encoded, sizeof encoded)));
+    size_t size = batch_end(&b, 5);
+    assert_int_equal(batch_judge(buffer, size, what, sizeof what), 0);
+    for (size_t cut = 0; cut <= size; cut++) { /* damage is not age */
+        assert_int_equal(batch_judge(buffer, cut, what, sizeof what), 0);
+    }
+    assert_true(batch_add(&b, newer, sizeof newer));
+    size = batch_end(&b, 5);
+    assert_int_equal(batch_judge(buffer, size, what, sizeof what), -1);
+    assert_string_equal(what, "a command of kind 21, where kinds up to 20 are known");
+    buffer[0] = BATCH_VERSION + 1;
+    assert_int_equal(batch_judge(buffer, size, what, sizeof what), -1);
+    assert_string_equal(what, "a batch of version 2, where version 1 is known");
+}
+
+static void test_every_kind_has_its_format(void **state)
+{
+    (void)state;
+    assert_int_equal(command_kind_format(0), 0);
+    for (unsigned kind = 1; kind <= COMMAND_KIND_MAX; kind++) {
+        assert_in_range(command_kind_format((uint8_t)kind), FORMAT_INITIAL, FORMAT_NEWEST);
+    }
+    for (unsigned kind = COMMAND_KIND_MAX + 1; kind <= 255; kind++) {
+        assert_int_equal(command_kind_format((uint8_t)kind), 0);
+    }
+    assert_int_equal(command_kind_format(COMMAND_INIT), FORMAT_INITIAL);
+}
+
 static void test_order_id(void **state)
 {
     (void)state;
@@ -515,6 +553,8 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_batch),
         cmocka_unit_test(test_batch_count_limit),
+        cmocka_unit_test(test_batches_of_other_versions),
+        cmocka_unit_test(test_every_kind_has_its_format),
         cmocka_unit_test(test_order_id),
         cmocka_unit_test(test_shard),
     };

@@ -425,8 +425,17 @@ static void test_strangers_get_silence_until_the_deadline(void **state)
     }
     assert_true(clock_monotonic_ms() - began >= LINK_HANDSHAKE_TIMEOUT_MS - 100);
     const int fds[] = {silent, garbage, version, proof, loris};
+    char versions[128];
+    snprintf(versions, sizeof versions,
+             "peer speaks link versions %d to %d, this program %d to %d: upgrade the older one",
+             LINK_VERSION_MAX + 1, LINK_VERSION_MAX + 3, LINK_VERSION_MIN, LINK_VERSION_MAX);
+    /* A client of another version is told which there are here, and no more. */
+    assert_true(raw_read(f, version, reply, sizeof reply));
+    assert_int_equal(load_u16(reply + 4), LINK_VERSION_MIN);
+    assert_int_equal(load_u16(reply + 6), LINK_VERSION_MAX);
+    assert_int_equal(load_u32(reply + 12), 0); /* none chosen */
     const char *reasons[] = {"handshake timed out", link_handshake_text(LINK_HANDSHAKE_NOT_LINK),
-                             link_handshake_text(LINK_HANDSHAKE_VERSION),
+                             versions,
                              link_handshake_text(LINK_HANDSHAKE_KEY), "handshake timed out"};
     for (unsigned i = 0; i < 5; i++) {
         uint8_t byte;
@@ -435,6 +444,25 @@ static void test_strangers_get_silence_until_the_deadline(void **state)
         assert_int_equal(f->accepted[i].opened, 0);
         close(fds[i]);
     }
+}
+
+static void test_client_names_the_versions_of_a_newer_server(void **state)
+{
+    struct fixture *f = *state;
+    struct link_handshake client, server;
+    char text[128];
+    uint8_t nonce[LINK_NONCE_SIZE] = {3}, reply[LINK_SERVER_REPLY_SIZE], proof[LINK_MAC_SIZE];
+    link_handshake_begin(&client, &f->client_identity, nonce);
+    assert_int_equal(
+        link_handshake_answer(&server, &f->server_identity, nonce, client.client_hello, reply),
+        LINK_HANDSHAKE_OK);
+    store_u16(reply + 4, LINK_VERSION_MAX + 1);
+    store_u16(reply + 6, LINK_VERSION_MAX + 2);
+    assert_int_equal(link_handshake_prove(&client, &f->client_identity, reply, proof),
+                     LINK_HANDSHAKE_VERSION);
+    link_handshake_describe(&client, LINK_HANDSHAKE_VERSION, text, sizeof text);
+    assert_string_equal(text, "peer speaks link versions 2 to 3, this program 1 to 1: upgrade the older "
+                              "one");
 }
 
 static void test_client_distrusts_a_server_without_the_key(void **state)
@@ -806,6 +834,7 @@ int main(void)
         TEST(test_raft_peer_with_our_id),
         TEST(test_raft_needs_a_cluster),
         TEST(test_strangers_get_silence_until_the_deadline),
+        TEST(test_client_names_the_versions_of_a_newer_server),
         TEST(test_client_distrusts_a_server_without_the_key),
         TEST(test_handshake_in_pieces),
         TEST(test_oversized_frame),

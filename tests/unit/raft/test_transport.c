@@ -38,6 +38,7 @@ struct node {
     unsigned strangers;
     char stranger_address[64];
     bool accept_strangers;
+    struct format_range formats;
     size_t records_size;
     bool closed;
 };
@@ -123,7 +124,8 @@ static void node_start_on(struct fixture *f, uint64_t id, uint16_t port)
     n->fixture = f;
     n->id = id;
     struct transport_config config = {
-        .loop = &f->loop, .listen_host = "127.0.0.1", .listen_port = port, .identity = f->identity};
+        .loop = &f->loop, .listen_host = "127.0.0.1", .listen_port = port, .identity = f->identity,
+        .formats = n->formats};
     config.identity.id = id;
     const struct transport_callbacks callbacks = {on_message, on_connected, on_disconnected,
                                                   on_stranger};
@@ -559,6 +561,59 @@ static void test_silent_peer_is_noticed(void **state)
     raw_expect_close(f, &r);
 }
 
+/* Wants to be connected, is not, and nothing gets through; until the older one is upgraded. */
+static void test_formats_that_do_not_meet(void **state)
+{
+    struct fixture *f = *state;
+    struct format_range seen;
+    f->nodes[1].formats = (struct format_range){3, 4}; /* its state is of format 3 */
+    f->nodes[2].formats = (struct format_range){1, 2};
+    node_start(f, 1);
+    node_start(f, 2);
+    assert_int_equal(transport_set_peer(f->nodes[1].transport, 2, f->nodes[2].address), 0);
+    assert_int_equal(transport_set_peer(f->nodes[2].transport, 1, f->nodes[1].address), 0);
+    RUN_UNTIL(f, transport_peer_formats(f->nodes[1].transport, 2, &seen) && seen.newest == 2 &&
+                     transport_peer_formats(f->nodes[2].transport, 1, &seen) && seen.oldest == 3);
+    run_for(f, 300); /* they go on trying */
+    assert_false(transport_is_connected(f->nodes[1].transport, 2));
+    assert_false(transport_is_connected(f->nodes[2].transport, 1));
+    assert_false(send_read(f, 1, 2, 1));
+    assert_false(send_read(f, 2, 1, 1));
+    assert_int_equal(f->nodes[1].messages + f->nodes[2].messages, 0);
+
+    uint16_t port = node_port(&f->nodes[2]);
+    node_stop(f, 2);
+    f->nodes[2].formats = (struct format_range){1, 3};
+    node_start_on(f, 2, port);
+    assert_int_equal(transport_set_peer(f->nodes[2].transport, 1, f->nodes[1].address), 0);
+    RUN_UNTIL(f, transport_is_connected(f->nodes[1].transport, 2) &&
+                     transport_is_connected(f->nodes[2].transport, 1));
+    RUN_UNTIL(f, send_read(f, 1, 2, 1));
+    RUN_UNTIL(f, f->nodes[2].messages > 0);
+}
+
+/* Whoever does not say is from before it was said, and knows the first format only. */
+static void test_a_stranger_of_another_format(void **state)
+{
+    struct fixture *f = *state;
+    f->nodes[1].formats = (struct format_range){2, 2};
+    f->nodes[1].accept_strangers = true;
+    node_start(f, 1);
+    struct raw r = raw_begin(f, 2, &f->nodes[1]);
+    raw_prove(&r);
+    struct message_out hello = {.kind = MESSAGE_HELLO, .data = "127.0.0.1:9", .data_size = 11};
+    raw_message(&r, &hello);
+    raw_expect_close(f, &r);
+    assert_int_equal(f->nodes[1].strangers, 0);
+    r = raw_begin(f, 2, &f->nodes[1]);
+    raw_prove(&r);
+    hello.seq = 1;
+    hello.index = 2;
+    raw_message(&r, &hello);
+    RUN_UNTIL(f, f->nodes[1].strangers == 1);
+    close(r.fd);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -576,6 +631,8 @@ int main(void)
         TEST(test_addresses),
         TEST(test_idle_connections_live),
         TEST(test_silent_peer_is_noticed),
+        TEST(test_formats_that_do_not_meet),
+        TEST(test_a_stranger_of_another_format),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
