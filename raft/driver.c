@@ -141,7 +141,6 @@ static void update_leadership(struct driver *d)
         d->leading = false;
         d->ready = false;
         d->noop_index = 0;
-        d->change_index = 0;
         install_tickets_clear(&d->tickets);
         driver_requests_lost(d);
     }
@@ -287,6 +286,24 @@ void driver_begin_event(struct driver *d, uint64_t now_ms)
     }
 }
 
+/* A committed configuration without us, and none behind it. While refilling this is the past: the
+ * node is filled with the history of its cluster, in which it, or another one of its id, came and
+ * went. */
+static void note_removal(struct driver *d)
+{
+    const struct raft_configuration *c = &d->core.configuration;
+    if (d->refill.on || c->n == 0 || driver_change_uncommitted(d) ||
+        d->configuration_index < d->core.configuration_committed_index) {
+        return;
+    }
+    for (unsigned i = 0; i < c->n; i++) {
+        if (c->servers[i].id == d->config.id) {
+            return;
+        }
+    }
+    d->removal_told = true;
+}
+
 void driver_end_event(struct driver *d)
 {
     if (d->depth > 0 || d->applying || d->paused) {
@@ -297,6 +314,11 @@ void driver_end_event(struct driver *d)
         d->seen_committed = d->core.configuration_committed_index;
         d->seen_uncommitted = d->core.configuration_uncommitted_index;
         d->effects->membership_changed(d->ctx);
+        note_removal(d);
+    }
+    if (d->removal_told && !d->removed) {
+        d->removed = true;
+        d->effects->removed(d->ctx);
     }
     if (d->unsettled &&
         (d->refill.on ? driver_refill_is_over(d) : d->durable_ticket >= d->settle_ticket)) {
@@ -387,6 +409,17 @@ static bool peer_is_there(const void *ctx, uint64_t id)
     return driver_peer_is_connected(ctx, id);
 }
 
+/* A voter that hears nothing forgets its leader when it stands for election. Others never stand, and
+ * the core lets them believe in him for ever; then they would refuse their vote (N6) to everybody. */
+static void forget_leader(struct driver *d)
+{
+    if (d->core.state == RAFT_FOLLOWER && d->core.follower_state.current_leader.id != 0 &&
+        d->now_ms >= d->heard_ms + 2 * d->config.election_timeout_ms &&
+        driver_guarded(d, DRIVER_GUARD_NONVOTER)) {
+        d->core.follower_state.current_leader.id = 0;
+    }
+}
+
 void driver_tick(struct driver *d, uint64_t now_ms)
 {
     driver_begin_event(d, now_ms);
@@ -400,6 +433,7 @@ void driver_tick(struct driver *d, uint64_t now_ms)
         struct raft_event event = {.type = RAFT_TIMEOUT};
         driver_step_or_die(d, &event, "a timeout");
     }
+    forget_leader(d);
     if (d->now_ms >= d->quick_until_ms) {
         driver_quick_end(d);
     }
@@ -419,49 +453,95 @@ uint64_t driver_deadline_ms(const struct driver *d)
     return idle_ms < core_ms ? idle_ms : core_ms;
 }
 
-static void peer_set(struct driver *d, uint64_t id, bool connected)
+struct driver_peer *driver_peer(struct driver *d, uint64_t id)
 {
-    size_t free_slot = ARRAY_COUNT(d->peers);
     for (size_t i = 0; i < ARRAY_COUNT(d->peers); i++) {
-        if (d->peers[i].id == id) {
-            d->peers[i].connected = connected;
-            return;
-        }
-        if (!d->peers[i].connected && free_slot == ARRAY_COUNT(d->peers)) {
-            free_slot = i;
+        if (id != 0 && d->peers[i].id == id) {
+            return &d->peers[i];
         }
     }
-    if (free_slot < ARRAY_COUNT(d->peers)) {
-        d->peers[free_slot].id = id;
-        d->peers[free_slot].connected = connected;
+    return NULL;
+}
+
+static const struct driver_peer *peer_find(const struct driver *d, uint64_t id)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(d->peers); i++) {
+        if (id != 0 && d->peers[i].id == id) {
+            return &d->peers[i];
+        }
     }
+    return NULL;
 }
 
 bool driver_peer_is_connected(const struct driver *d, uint64_t id)
 {
-    for (size_t i = 0; i < ARRAY_COUNT(d->peers); i++) {
-        if (d->peers[i].id == id) {
-            return d->peers[i].connected;
-        }
+    return peer_find(d, id) != NULL;
+}
+
+bool driver_peer_is_unwilling(const struct driver *d, uint64_t id)
+{
+    const struct driver_peer *p = peer_find(d, id);
+    return p != NULL && p->unwilling;
+}
+
+/* Who is no member here may have been removed while it could not be told: the leader sends nothing to
+ * whom its configuration does not name. Only what is committed counts; the receiver compares. */
+static void tell_removal(struct driver *d, uint64_t id)
+{
+    struct membership committed, newest;
+    if (d->refill.on || d->configuration_index == 0 ||
+        membership_decode(d->configuration, d->configuration_size, &committed) != 0) {
+        return;
     }
-    return false;
+    driver_get_membership(d, &newest);
+    if (membership_find(&committed, id) == NULL && membership_find(&newest, id) == NULL) {
+        driver_send_note(d, id, MESSAGE_REMOVED, 0, d->configuration_index);
+    }
 }
 
 void driver_peer_connected(struct driver *d, uint64_t now_ms, uint64_t id)
 {
     driver_begin_event(d, now_ms);
-    peer_set(d, id, true);
+    struct driver_peer *p = driver_peer(d, id);
+    for (size_t i = 0; p == NULL && i < ARRAY_COUNT(d->peers); i++) {
+        p = d->peers[i].id == 0 ? &d->peers[i] : NULL;
+    }
+    if (p != NULL) {
+        *p = (struct driver_peer){.id = id};
+    }
+    if (d->unwilling) {
+        driver_send_note(d, id, MESSAGE_WILLING, 0, 0);
+    }
+    tell_removal(d, id);
     driver_end_event(d);
 }
 
 void driver_peer_disconnected(struct driver *d, uint64_t now_ms, uint64_t id)
 {
     driver_begin_event(d, now_ms);
-    peer_set(d, id, false);
+    struct driver_peer *p = driver_peer(d, id);
+    if (p != NULL) {
+        p->id = 0;
+    }
     if (d->config.quick_failover && d->core.state == RAFT_FOLLOWER &&
         driver_get_state(d).leader_id == id && d->install.phase == INSTALL_IDLE) {
         raft_set_election_timeout(&d->core, DRIVER_QUICK_TIMEOUT_MS);
         d->quick_until_ms = d->now_ms + DRIVER_QUICK_DURATION_MS;
+    }
+    driver_end_event(d);
+}
+
+void driver_set_willing(struct driver *d, uint64_t now_ms, bool willing)
+{
+    if (d->unwilling == !willing) {
+        return;
+    }
+    driver_begin_event(d, now_ms);
+    d->unwilling = !willing;
+    for (size_t i = 0; i < ARRAY_COUNT(d->peers); i++) {
+        if (d->peers[i].id != 0) {
+            driver_send_note(d, d->peers[i].id, MESSAGE_WILLING, willing ? 1 : 0, 0);
+        }
     }
     driver_end_event(d);
 }
@@ -507,13 +587,9 @@ uint64_t driver_match_index(const struct driver *d, uint64_t id)
     return raft_match_index(&d->core, id, &match) == 0 ? match : 0;
 }
 
-bool driver_change_pending(const struct driver *d)
+bool driver_change_uncommitted(const struct driver *d)
 {
-    if (d->core.configuration_uncommitted_index != 0) {
-        return true;
-    }
-    return d->leading && d->change_index != 0 && d->change_member != 0 &&
-           driver_match_index(d, d->change_member) < d->change_index;
+    return d->core.configuration_uncommitted_index != 0;
 }
 
 void driver_get_stats(const struct driver *d, struct driver_stats *stats)

@@ -61,6 +61,8 @@ struct driver_effects {
      * lacked (driver_config.refilling). Once a life, if a bootstrap list was given or it refilled.
      */
     void (*settled)(void *ctx);
+    /* This node was a member, and a committed configuration is without it. Once a life. */
+    void (*removed)(void *ctx);
     int (*make_ticket)(void *ctx, struct replica_ticket *ticket); /* as in replica_hooks */
     void (*install)(void *ctx, const struct replica_ticket *ticket, uint64_t from_id);
 };
@@ -91,6 +93,7 @@ struct driver_config {
  * before the loss are over by then. */
 #define DRIVER_REFILL_QUIET_FACTOR  4u
 #define DRIVER_CATCH_UP_ENTRIES_MAX 64u /* how far behind a member may be when it is promoted */
+#define DRIVER_VOTER_LAG_MAX        4096u /* how far behind a voter may be to be counted on */
 
 struct driver *driver_create(const struct driver_config *config,
                              const struct driver_effects *effects, void *ctx);
@@ -133,14 +136,21 @@ enum replica_status driver_read(struct driver *d, uint64_t now_ms, struct replic
                                 replica_read_cb cb);
 enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t to_id);
 
-/* Proposes a configuration. Refused unless this node is a ready leader, no change is pending and
- * none is under way (N7); a member may become a voter only when it has caught up (N6). The change
- * is done when the committed configuration says so. */
+/* The best voter to lead next, 0 if there is none: connected, willing, with the longest log. */
+uint64_t driver_successor(const struct driver *d);
+/* Whether this node wants to lead; its peers are told. */
+void driver_set_willing(struct driver *d, uint64_t now_ms, bool willing);
+bool driver_peer_is_unwilling(const struct driver *d, uint64_t id);
+
+/* Proposes a configuration: see raft/replica.h, docs/adr/0012. The change is done when the committed
+ * configuration says so. A promotion that is refused as REPLICA_REFUSAL_LAGGARD has asked the member
+ * for a sign of life, so that asking again soon helps. */
 enum replica_status driver_add(struct driver *d, uint64_t now_ms,
-                               const struct replica_member *member);
+                               const struct replica_member *member, enum replica_refusal *why);
 enum replica_status driver_assign(struct driver *d, uint64_t now_ms, uint64_t id,
-                                  enum replica_member_role role);
-enum replica_status driver_remove(struct driver *d, uint64_t now_ms, uint64_t id);
+                                  enum replica_member_role role, enum replica_refusal *why);
+enum replica_status driver_remove(struct driver *d, uint64_t now_ms, uint64_t id,
+                                  enum replica_refusal *why);
 
 /* ---- checkpoints and installs ---- */
 
@@ -181,8 +191,9 @@ struct driver_stats {
 void driver_get_stats(const struct driver *d, struct driver_stats *stats);
 /* Of a peer, as the leader knows it; 0 when this node is no leader. */
 uint64_t driver_match_index(const struct driver *d, uint64_t id);
-/* True while a change waits for commit, or the last promoted member has not stored it yet (guard
- * 8). */
+/* True while the newest configuration waits for commit. */
+bool driver_change_uncommitted(const struct driver *d);
+/* The same, or (leader) a connected voter has not stored it yet: no change is made (guard 8). */
 bool driver_change_pending(const struct driver *d);
 
 #endif

@@ -7,7 +7,8 @@
  *     driver_receive.c     guards on what comes in
  *     driver_refill.c      a member whose disk was lost
  *     driver_send.c        what goes out: held until the vote is durable, split, tickets
- *     driver_request.c     submits, reads, transfer, changes of the configuration */
+ *     driver_request.c     submits, reads, transfer
+ *     driver_change.c      changes of the configuration */
 #ifndef RAFT_DRIVER_INTERNAL_H
 #define RAFT_DRIVER_INTERNAL_H
 
@@ -25,7 +26,7 @@ enum driver_guard {
     DRIVER_GUARD_COMMIT_MONOTONIC = 1u << 1, /* N2 */
     DRIVER_GUARD_STALE_RESULT = 1u << 2,     /* N3 */
     DRIVER_GUARD_REANCHOR = 1u << 3,         /* N5 */
-    DRIVER_GUARD_CHANGE_TERM = 1u << 4,      /* N6, N7 */
+    DRIVER_GUARD_CHANGE_TERM = 1u << 4,      /* N7, and the rules of docs/adr/0012 */
     DRIVER_GUARD_INSTALL_BUSY = 1u << 5,     /* N9 and guard 6 */
     DRIVER_GUARD_SNAPSHOT_STORED = 1u << 6,  /* guard 7 */
     DRIVER_GUARD_NOOP = 1u << 7,             /* guard 8 */
@@ -33,6 +34,7 @@ enum driver_guard {
     DRIVER_GUARD_SAME_WRITE = 1u << 9,       /* stored means: this very write */
     DRIVER_GUARD_INSTALL_RETRY = 1u << 11,   /* N12: a failed install is offered again */
     DRIVER_GUARD_REFILL = 1u << 12,          /* a node that lost its disk neither votes nor leads */
+    DRIVER_GUARD_NONVOTER = 1u << 13,        /* N6: who does not know of its promotion votes, too */
     DRIVER_GUARD_SELF_ELECT = 1u << 10, /* N10: an only voter begins a new term at each start */
 };
 
@@ -71,6 +73,14 @@ struct refill_answer {
     struct driver *driver;
     uint64_t id; /* of the member; 0: free */
     uint64_t nonce, term;
+};
+
+/* A connected peer. What is known of it ends with the connection. */
+struct driver_peer {
+    uint64_t id; /* 0: free */
+    bool unwilling;
+    bool refilling;          /* it asked for a proof and has not answered a read since */
+    uint64_t confirmed_term; /* in which it answered a read of ours: it is whole */
 };
 
 struct driver {
@@ -113,16 +123,15 @@ struct driver {
     struct replica_submit *submits_first, **submits_last;
     size_t submits_count;
     struct read_index reads;
-    uint64_t change_index,
-        change_member; /* the last change proposed here: see driver_change_pending */
-    uint64_t tick_ms;  /* of the last tick */
+    uint64_t tick_ms; /* of the last tick */
+    uint64_t heard_ms; /* when the leader was last heard */
+    bool unwilling;    /* to lead */
+    bool removed;      /* effects.removed was called */
+    bool removal_told; /* ... is due: a member said so */
 
     /* Quick fail-over: the short election timeout ends at this time; 0: not in force. */
     uint64_t quick_until_ms;
-    struct {
-        uint64_t id;
-        bool connected;
-    } peers[REPLICA_MEMBERS_MAX * 2];
+    struct driver_peer peers[REPLICA_MEMBERS_MAX * 2];
 
     /* Checkpoints and installs. */
     struct replica_position snapshot; /* what the core knows as its last snapshot; index 0: none */
@@ -161,6 +170,7 @@ void driver_begin_event(struct driver *d, uint64_t now_ms);
 /* After an event: new state is reported. */
 void driver_end_event(struct driver *d);
 bool driver_peer_is_connected(const struct driver *d, uint64_t id);
+struct driver_peer *driver_peer(struct driver *d, uint64_t id); /* NULL: not connected */
 
 _Noreturn void driver_die(const char *what, int rv);
 /* The short election timeout of a quick fail-over ends. */
@@ -190,6 +200,9 @@ void driver_send_read(struct driver *d, uint64_t to_id, enum message_kind kind, 
                       uint64_t seq);
 void driver_send_refill(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t term,
                         uint64_t nonce, uint64_t index);
+/* MESSAGE_REMOVED, MESSAGE_WILLING */
+void driver_send_note(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t seq,
+                      uint64_t index);
 void driver_send_held(struct driver *d); /* once the vote is durable */
 void driver_drop_held(struct driver *d);
 void driver_send_idle_appends(struct driver *d);            /* those whose time has come */
@@ -205,6 +218,7 @@ void driver_refill_asked(struct driver *d, uint64_t from_id, const struct messag
 
 /* driver_request.c */
 int driver_submit_noop(struct driver *d);
+int driver_submit_change(struct driver *d, const void *bytes, uint32_t size);
 void driver_requests_applied(struct driver *d, const struct record_header *record);
 void driver_requests_lost(struct driver *d);
 void driver_read_round(struct driver *d);  /* begins one if reads wait */

@@ -5,6 +5,7 @@
  *     receive_append     N1 changes first, N2 commit index, N5 re-anchoring
  *     receive_install    N9 one install at a time, none during a checkpoint
  *     receive_result     N12 an install that failed while the leader went on
+ *     receive_vote       N6 who does not know yet that it is a voter
  *     driver_receive     N3 stale terms, N11 vote results out of place
  * A message that no correct peer sends is dropped and counted. */
 #include <stdlib.h>
@@ -295,6 +296,55 @@ static void receive_result(struct driver *d, uint64_t from_id, struct raft_messa
     }
 }
 
+/* ---- RequestVote ---- */
+
+static struct raft_server *own_server(struct driver *d)
+{
+    struct raft_configuration *c = &d->core.configuration;
+    for (unsigned i = 0; i < c->n; i++) {
+        if (c->servers[i].id == d->config.id) {
+            return &c->servers[i];
+        }
+    }
+    return NULL;
+}
+
+/* N6: the core gives no vote while its own configuration calls it a non-voter. But it is the candidate
+ * who counts, by his configuration (dissertation §4.1: requests are processed without consulting the
+ * own one), and it may be newer: a leader writes "2 is a voter" to its own log and dies; afterwards 1
+ * cannot be elected without the vote of 2, who does not know that it has one. So the role is lent for
+ * this step. A vote of who is no voter to the candidate is not counted. */
+static void receive_vote(struct driver *d, uint64_t from_id, struct raft_message *message)
+{
+    struct raft_server *self = own_server(d);
+    bool lend = self != NULL && self->role != RAFT_VOTER && driver_guarded(d, DRIVER_GUARD_NONVOTER);
+    int role = lend ? self->role : 0;
+    if (lend) {
+        self->role = RAFT_VOTER;
+    }
+    step_message(d, from_id, message);
+    self = own_server(d);
+    if (lend && self != NULL) {
+        self->role = role; /* the step of a vote changes no configuration */
+    }
+}
+
+/* ---- membership ---- */
+
+/* Conclusive iff the sender's committed configuration is newer than ours: then ours is its past. Who
+ * was added again since must have come back empty, as a refilling node, which does not listen. */
+static void receive_removed(struct driver *d, uint64_t from_id, const struct message *m)
+{
+    uint64_t own = d->core.configuration_uncommitted_index > 0
+                       ? d->core.configuration_uncommitted_index
+                       : d->core.configuration_committed_index;
+    if (own > 0 && m->index > own && own_server(d) != NULL && !d->removal_told) {
+        log_info("raft: node %llu says that this node was removed by the configuration at %llu",
+                 (unsigned long long)from_id, (unsigned long long)m->index);
+        d->removal_told = true;
+    }
+}
+
 /* ---- all ---- */
 
 static void receive_read(struct driver *d, uint64_t from_id, const struct message *m)
@@ -306,6 +356,11 @@ static void receive_read(struct driver *d, uint64_t from_id, const struct messag
             driver_send_read(d, from_id, MESSAGE_READ_ACK, m->term, m->seq);
         }
         return;
+    }
+    struct driver_peer *peer = driver_peer(d, from_id);
+    if (peer != NULL && d->leading && m->term == d->leading_term) {
+        peer->confirmed_term = m->term;
+        peer->refilling = false;
     }
     struct membership members;
     driver_get_membership(d, &members);
@@ -336,13 +391,14 @@ static void receive_core(struct driver *d, uint64_t from_id, const struct messag
         }
         d->receiving_stale = false;
         if (driver_get_state(d).leader_id == from_id) {
+            d->heard_ms = d->now_ms;
             driver_quick_end(d); /* there is a leader again */
         }
         break;
     }
     case MESSAGE_REQUEST_VOTE:
         message.request_vote.candidate_id = from_id;
-        step_message(d, from_id, &message);
+        receive_vote(d, from_id, &message);
         break;
     case MESSAGE_REQUEST_VOTE_RESULT:
         /* N11: for a follower or leader the core looks at a field of the candidate's state, which
@@ -364,6 +420,16 @@ static void receive_core(struct driver *d, uint64_t from_id, const struct messag
     case MESSAGE_REFILL:
         driver_refill_asked(d, from_id, m);
         break;
+    case MESSAGE_REMOVED:
+        receive_removed(d, from_id, m);
+        break;
+    case MESSAGE_WILLING: {
+        struct driver_peer *peer = driver_peer(d, from_id);
+        if (peer != NULL) {
+            peer->unwilling = m->seq == 0;
+        }
+        break;
+    }
     case MESSAGE_REFILL_ACK:
         break; /* asked for before this node was whole again */
     case MESSAGE_PING:

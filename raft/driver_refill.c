@@ -68,6 +68,8 @@ bool driver_refill_takes(struct driver *d, uint64_t from_id, const struct messag
     } else {
         if (m->kind == MESSAGE_REFILL_ACK) {
             proved(d, m);
+        } else if (m->kind == MESSAGE_WILLING) {
+            return true;
         } else {
             d->refill_dropped++; /* votes, transfers, reads: silence */
         }
@@ -100,6 +102,11 @@ static void refill_read_cb(struct replica_read *read, enum replica_status status
 void driver_refill_asked(struct driver *d, uint64_t from_id, const struct message *m)
 {
     struct refill_answer *slot = NULL;
+    struct driver_peer *peer = driver_peer(d, from_id);
+    if (peer != NULL) {
+        peer->refilling = true; /* what it stored it does not know any more: no change counts on it */
+        peer->confirmed_term = 0;
+    }
     if (!d->leading || !d->ready || m->term != d->leading_term) {
         return;
     }

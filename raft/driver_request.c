@@ -1,4 +1,4 @@
-/* driver_request: what is asked of a leader. Submits, linearizable reads, transfer, membership.
+/* driver_request: what is asked of a leader. Submits, linearizable reads, transfer.
  *
  * A submit that was accepted waits in a queue in log order until its entry is applied here while
  * this node still leads the same term. When leadership goes, every waiting submit is told
@@ -41,6 +41,12 @@ static int propose(struct driver *d, enum record_type type, enum raft_entry_type
 int driver_submit_noop(struct driver *d)
 {
     return propose(d, RECORD_NOOP, RAFT_BARRIER, NULL, 0, &d->noop_index);
+}
+
+int driver_submit_change(struct driver *d, const void *bytes, uint32_t size)
+{
+    uint64_t index;
+    return propose(d, RECORD_CHANGE, RAFT_CHANGE, bytes, size, &index);
 }
 
 static bool can_propose(const struct driver *d)
@@ -163,13 +169,18 @@ void driver_read_repeat(struct driver *d)
         struct membership m;
         driver_get_membership(d, &m);
         ask_voters(d, &m);
+        /* Our own voice again: voters may have left since, and whoever is a majority now will not
+         * answer a second time, or is this node alone. */
+        if (read_index_answer(&d->reads, d->config.id, d->reads.sequence, d->config.id, &m)) {
+            read_index_applied(&d->reads, d->applied_index);
+        }
     }
 }
 
 /* ---- transfer ---- */
 
-/* The connected voter with the longest log: the core would pick any, a dead one too. */
-static uint64_t best_successor(const struct driver *d)
+/* The core would pick any voter, a dead one too. */
+uint64_t driver_successor(const struct driver *d)
 {
     struct membership m;
     driver_get_membership(d, &m);
@@ -178,7 +189,7 @@ static uint64_t best_successor(const struct driver *d)
     for (size_t i = 0; i < m.count; i++) {
         uint64_t id = m.members[i].id;
         if (m.members[i].role != REPLICA_VOTER || id == d->config.id ||
-            !driver_peer_is_connected(d, id)) {
+            !driver_peer_is_connected(d, id) || driver_peer_is_unwilling(d, id)) {
             continue;
         }
         uint64_t match = driver_match_index(d, id);
@@ -195,100 +206,15 @@ enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t 
     if (d->paused || !d->leading) {
         return REPLICA_NOT_LEADER;
     }
-    if (!can_propose(d)) {
+    to_id = to_id != 0 ? to_id : driver_successor(d);
+    if (!can_propose(d) || to_id == 0 || driver_peer_is_unwilling(d, to_id)) {
         return REPLICA_REFUSED;
     }
     driver_begin_event(d, now_ms);
     struct raft_event event = {.type = RAFT_TRANSFER};
-    event.transfer.server_id = to_id != 0 ? to_id : best_successor(d);
+    event.transfer.server_id = to_id;
     int rv = driver_step(d, &event); /* RAFT_BADID, RAFT_NOTFOUND: no such voter */
     driver_end_event(d);
     return rv == 0 ? REPLICA_OK : REPLICA_REFUSED;
 }
 
-/* ---- membership ---- */
-
-static enum replica_status change(struct driver *d, uint64_t now_ms, const struct membership *to,
-                                  uint64_t member_id)
-{
-    uint8_t bytes[REPLICA_CONFIGURATION_SIZE_MAX];
-    int size = membership_encode(to, bytes);
-    if (size < 0) {
-        return REPLICA_REFUSED;
-    }
-    driver_begin_event(d, now_ms);
-    uint64_t index;
-    int rv = propose(d, RECORD_CHANGE, RAFT_CHANGE, bytes, (uint32_t)size, &index);
-    if (rv == 0) {
-        d->change_index = index;
-        d->change_member = member_id;
-    }
-    driver_end_event(d);
-    return rv == 0 ? REPLICA_OK : REPLICA_REFUSED;
-}
-
-/* N7: the core accepts a change before an entry of its own term is committed. Then two leaders can
- * each commit a configuration of their own, with majorities that do not meet (Ongaro's note of 2015
- * on single-server changes). `ready` means that the no-op of this term is committed and applied. */
-static enum replica_status change_allowed(const struct driver *d)
-{
-    if (d->paused || !d->leading) {
-        return REPLICA_NOT_LEADER;
-    }
-    if (!driver_guarded(d, DRIVER_GUARD_CHANGE_TERM)) {
-        return REPLICA_OK;
-    }
-    return can_propose(d) && !driver_change_pending(d) ? REPLICA_OK : REPLICA_REFUSED;
-}
-
-enum replica_status driver_add(struct driver *d, uint64_t now_ms,
-                               const struct replica_member *member)
-{
-    enum replica_status status = change_allowed(d);
-    struct membership from, to;
-    if (status != REPLICA_OK) {
-        return status;
-    }
-    driver_get_membership(d, &from);
-    if (membership_add(&from, member, &to) != 0) {
-        return REPLICA_REFUSED;
-    }
-    return change(d, now_ms, &to, 0);
-}
-
-enum replica_status driver_assign(struct driver *d, uint64_t now_ms, uint64_t id,
-                                  enum replica_member_role role)
-{
-    enum replica_status status = change_allowed(d);
-    struct membership from, to;
-    if (status != REPLICA_OK) {
-        return status;
-    }
-    driver_get_membership(d, &from);
-    if (membership_assign(&from, id, role, &to) != 0) {
-        return REPLICA_REFUSED;
-    }
-    /* N6: a node refuses votes for as long as its own configuration calls it a non-voter. A laggard
-     * that was promoted counts for the majority but cannot give its vote: enough of them and a
-     * healed cluster elects nobody. */
-    bool promoted = role == REPLICA_VOTER;
-    if (promoted && driver_guarded(d, DRIVER_GUARD_CHANGE_TERM) &&
-        driver_match_index(d, id) + DRIVER_CATCH_UP_ENTRIES_MAX < d->cache.last) {
-        return REPLICA_REFUSED;
-    }
-    return change(d, now_ms, &to, promoted ? id : 0);
-}
-
-enum replica_status driver_remove(struct driver *d, uint64_t now_ms, uint64_t id)
-{
-    enum replica_status status = change_allowed(d);
-    struct membership from, to;
-    if (status != REPLICA_OK) {
-        return status;
-    }
-    driver_get_membership(d, &from);
-    if (membership_remove(&from, id, &to) != 0) {
-        return REPLICA_REFUSED;
-    }
-    return change(d, now_ms, &to, 0);
-}

@@ -329,3 +329,11 @@ void driver_send_read(struct driver *d, uint64_t to_id, enum message_kind kind, 
 {
     emit(d, to_id, &(struct message_out){.kind = kind, .term = term, .seq = seq});
 }
+
+void driver_send_note(struct driver *d, uint64_t to_id, enum message_kind kind, uint64_t seq,
+                      uint64_t index)
+{
+    emit(d, to_id,
+         &(struct message_out){
+             .kind = kind, .term = d->core.current_term, .seq = seq, .index = index});
+}

@@ -5,6 +5,8 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/str.h"
+#include "proto/address.h"
 
 #define MEMBERSHIP_FORMAT 1
 
@@ -45,6 +47,65 @@ static bool role_from_core(uint8_t core, enum replica_member_role *role)
     }
 }
 
+/* ---- addresses ---- */
+
+static void copy_half(char out[static REPLICA_ENDPOINT_SIZE], const char *from, size_t length)
+{
+    struct str half = {from, (uint32_t)length};
+    if (!str_copy(out, REPLICA_ENDPOINT_SIZE, half)) {
+        out[0] = '\0'; /* longer than any that was ever joined */
+    }
+}
+
+void replica_address_raft(const char *address, char raft[static REPLICA_ENDPOINT_SIZE])
+{
+    copy_half(raft, address, strcspn(address, "/"));
+}
+
+void replica_address_node(const char *address, char node[static REPLICA_ENDPOINT_SIZE])
+{
+    const char *slash = strchr(address, '/');
+    copy_half(node, slash != NULL ? slash + 1 : "", slash != NULL ? strlen(slash + 1) : 0);
+}
+
+static bool is_endpoint(const char *text)
+{
+    char host[ADDRESS_HOST_SIZE];
+    uint16_t port;
+    return strlen(text) < REPLICA_ENDPOINT_SIZE && strchr(text, '/') == NULL &&
+           address_parse(text, host, &port) == 0 && port != 0;
+}
+
+bool replica_address_join(const char *raft, const char *node,
+                          char address[static REPLICA_ADDRESS_SIZE])
+{
+    size_t raft_size = strlen(raft), node_size = strlen(node);
+    if (!is_endpoint(raft) || !is_endpoint(node) ||
+        raft_size + 1 + node_size >= REPLICA_ADDRESS_SIZE) {
+        return false;
+    }
+    memcpy(address, raft, raft_size);
+    address[raft_size] = '/';
+    memcpy(address + raft_size + 1, node, node_size + 1);
+    return true;
+}
+
+/* One half in common. */
+static bool addresses_clash(const char *a, const char *b)
+{
+    char x[REPLICA_ENDPOINT_SIZE], y[REPLICA_ENDPOINT_SIZE];
+    replica_address_raft(a, x);
+    replica_address_raft(b, y);
+    if (strcmp(x, y) == 0) {
+        return true;
+    }
+    replica_address_node(a, x);
+    replica_address_node(b, y);
+    return x[0] != '\0' && strcmp(x, y) == 0;
+}
+
+/* ---- configurations ---- */
+
 static bool membership_is_valid(const struct membership *m)
 {
     if (m->count == 0 || m->count > REPLICA_MEMBERS_MAX) {
@@ -58,7 +119,7 @@ static bool membership_is_valid(const struct membership *m)
         }
         for (size_t j = 0; j < i; j++) {
             if (m->members[j].id == member->id ||
-                strcmp(m->members[j].address, member->address) == 0) {
+                addresses_clash(m->members[j].address, member->address)) {
                 return false;
             }
         }
@@ -141,6 +202,21 @@ const struct replica_member *membership_find(const struct membership *m, uint64_
     return NULL;
 }
 
+bool replica_position_member(const struct replica_position *position, uint64_t id,
+                             struct replica_member *member)
+{
+    struct membership m;
+    if (position->configuration_size > sizeof position->configuration ||
+        membership_decode(position->configuration, position->configuration_size, &m) != 0) {
+        return false;
+    }
+    const struct replica_member *found = membership_find(&m, id);
+    if (found != NULL) {
+        *member = *found;
+    }
+    return found != NULL;
+}
+
 size_t membership_count_voters(const struct membership *m)
 {
     size_t voters = 0;
@@ -156,42 +232,54 @@ bool membership_is_only_voter(const struct membership *m, uint64_t id)
     return member != NULL && member->role == REPLICA_VOTER && membership_count_voters(m) == 1;
 }
 
-int membership_add(const struct membership *from, const struct replica_member *member,
-                   struct membership *to)
+enum replica_refusal membership_add(const struct membership *from,
+                                    const struct replica_member *member, struct membership *to)
 {
-    if (member->role == REPLICA_VOTER || from->count == REPLICA_MEMBERS_MAX) {
-        return -1;
+    struct membership next = {.count = 1, .members = {*member}};
+    if (member->role == REPLICA_VOTER || !membership_is_valid(&next)) {
+        return REPLICA_REFUSAL_INVALID;
     }
-    struct membership next = *from;
+    for (size_t i = 0; i < from->count; i++) {
+        if (from->members[i].id == member->id ||
+            addresses_clash(from->members[i].address, member->address)) {
+            return REPLICA_REFUSAL_DUPLICATE;
+        }
+    }
+    if (from->count == REPLICA_MEMBERS_MAX) {
+        return REPLICA_REFUSAL_FULL;
+    }
+    next = *from;
     next.members[next.count++] = *member;
-    if (!membership_is_valid(&next)) {
-        return -1;
-    }
+    CHECK(membership_is_valid(&next));
     *to = next;
-    return 0;
+    return REPLICA_REFUSAL_NONE;
 }
 
-int membership_assign(const struct membership *from, uint64_t id, enum replica_member_role role,
-                      struct membership *to)
+enum replica_refusal membership_assign(const struct membership *from, uint64_t id,
+                                       enum replica_member_role role, struct membership *to)
 {
     const struct replica_member *member = membership_find(from, id);
-    if (member == NULL || member->role == role) {
-        return -1;
+    if (member == NULL) {
+        return REPLICA_REFUSAL_UNKNOWN;
+    }
+    if (member->role == role) {
+        return REPLICA_REFUSAL_INVALID;
     }
     struct membership next = *from;
     next.members[member - from->members].role = role;
     if (membership_count_voters(&next) == 0) {
-        return -1;
+        return REPLICA_REFUSAL_LAST;
     }
     *to = next;
-    return 0;
+    return REPLICA_REFUSAL_NONE;
 }
 
-int membership_remove(const struct membership *from, uint64_t id, struct membership *to)
+enum replica_refusal membership_remove(const struct membership *from, uint64_t id,
+                                       struct membership *to)
 {
     const struct replica_member *member = membership_find(from, id);
     if (member == NULL) {
-        return -1;
+        return REPLICA_REFUSAL_UNKNOWN;
     }
     struct membership next = *from;
     size_t at = (size_t)(member - from->members);
@@ -199,8 +287,8 @@ int membership_remove(const struct membership *from, uint64_t id, struct members
             (next.count - at - 1) * sizeof next.members[0]);
     next.count--;
     if (membership_count_voters(&next) == 0) {
-        return -1;
+        return REPLICA_REFUSAL_LAST;
     }
     *to = next;
-    return 0;
+    return REPLICA_REFUSAL_NONE;
 }

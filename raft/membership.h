@@ -8,6 +8,9 @@
  * then per member u64 id, address with its NUL, u8 role; zero-padded to 8. The core's decoder trusts
  * what it reads, so nothing reaches it that membership_decode has not accepted.
  *
+ * An address is "RAFT/NODE" (replica.h); configurations of older versions have the raft half alone and
+ * stay as they are. Neither half may belong to two members.
+ *
  * A change differs from the configuration before it by one member only (Raft dissertation §4.1): any
  * two majorities of neighbouring configurations overlap. Members keep their order, because the core
  * keeps the progress of members by position when their number stays the same. */
@@ -38,13 +41,14 @@ size_t membership_count_voters(const struct membership *m);
 /* True iff id is the only voter. */
 bool membership_is_only_voter(const struct membership *m, uint64_t id);
 
-/* The configuration after one change. Each returns 0, or -1 when it is refused and leaves *to alone:
- * unknown or known id, table full, last voter, wrong role. A new member begins as a spare or standby;
- * it becomes a voter only by promotion, once it has caught up (N6). */
-int membership_add(const struct membership *from, const struct replica_member *member,
-                   struct membership *to);
-int membership_assign(const struct membership *from, uint64_t id, enum replica_member_role role,
-                      struct membership *to);
-int membership_remove(const struct membership *from, uint64_t id, struct membership *to);
+/* The configuration after one change. Each returns REPLICA_REFUSAL_NONE, or why not (unknown or known
+ * id or address, table full, last voter, wrong role) and leaves *to alone. A new member begins as a
+ * spare or standby; it becomes a voter only by promotion, once it has caught up. */
+enum replica_refusal membership_add(const struct membership *from,
+                                    const struct replica_member *member, struct membership *to);
+enum replica_refusal membership_assign(const struct membership *from, uint64_t id,
+                                       enum replica_member_role role, struct membership *to);
+enum replica_refusal membership_remove(const struct membership *from, uint64_t id,
+                                       struct membership *to);
 
 #endif

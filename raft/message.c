@@ -17,6 +17,8 @@ _Static_assert(RECORD_DATA_SIZE_MAX == REPLICA_ENTRY_SIZE_MAX, "one limit, two n
 #define FLAG_VOTE_DISRUPT 1u
 #define FLAG_VOTE_PRE     2u
 #define FLAG_VOTE_GRANTED 1u
+#define FLAG_CLOCK        1u
+#define FLAG_CLOCK_LEADS  2u
 
 /* As on the wire. What a, b, c and d mean depends on the kind. */
 struct header {
@@ -30,7 +32,7 @@ struct header {
     uint32_t configuration_size;
     uint32_t data_size;
     uint32_t reserved2;
-    uint64_t reserved3;
+    uint64_t d;
 };
 _Static_assert(sizeof(struct header) == MESSAGE_HEADER_SIZE, "written as it is in memory");
 
@@ -141,6 +143,12 @@ void message_encode(const struct message_out *m, void *at)
         h.term = m->term;
         h.a = m->seq;
         h.b = m->index;
+    }
+    if (h.kind == MESSAGE_PONG && m->clock.monotonic_ns != 0) {
+        h.flags = (uint16_t)(FLAG_CLOCK | (m->clock.leads ? FLAG_CLOCK_LEADS : 0));
+        h.b = m->clock.monotonic_ns;
+        h.c = m->clock.wall_ms;
+        h.d = m->clock.cluster_ns;
     }
     uint8_t *body = (uint8_t *)at + MESSAGE_HEADER_SIZE;
     if (h.kind == MESSAGE_APPEND_ENTRIES) {
@@ -281,12 +289,20 @@ int message_decode(const void *data, size_t size, struct message *m)
     case MESSAGE_READ_ACK:
     case MESSAGE_REFILL:
     case MESSAGE_REFILL_ACK:
+    case MESSAGE_REMOVED:
+    case MESSAGE_WILLING:
     case MESSAGE_PING:
-    case MESSAGE_PONG:
         m->term = h.term;
         m->seq = h.a;
         m->index = h.b;
         break;
+    case MESSAGE_PONG:
+        m->term = h.term;
+        m->seq = h.a;
+        if ((h.flags & FLAG_CLOCK) != 0) {
+            m->clock = (struct message_clock){h.b, h.c, h.d, (h.flags & FLAG_CLOCK_LEADS) != 0};
+        }
+        return size == 0 && h.d < NUMBER_MAX ? 0 : -1;
     default:
         return -1;
     }

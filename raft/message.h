@@ -36,6 +36,9 @@ enum message_kind {
      * is the asker's own, index the last entry of the leader (answer only). docs/adr/0010 */
     MESSAGE_REFILL = 18,
     MESSAGE_REFILL_ACK = 19,
+    /* "You are no member": index is that of the committed configuration that says so. docs/adr/0012 */
+    MESSAGE_REMOVED = 20,
+    MESSAGE_WILLING = 21, /* seq 0: the sender does not want to lead; 1: it does (again) */
     /* Of the transport; never leave it. Liveness of an idle connection, and who calls: */
     MESSAGE_PING = 32,
     MESSAGE_PONG = 33,
@@ -50,6 +53,15 @@ enum message_kind {
 #define MESSAGE_CONFIGURATION_MAX  1024u /* bytes, as REPLICA_CONFIGURATION_SIZE_MAX */
 #define MESSAGE_DATA_MAX           256u  /* bytes of a ticket, as REPLICA_TICKET_SIZE_MAX */
 #define MESSAGE_MEMBERS_MAX        9u
+
+/* The sender's clocks, read together (docs/adr/0016). They travel in bytes of PONG that were reserved:
+ * a node of an earlier version sends none and ignores them. */
+struct message_clock {
+    uint64_t monotonic_ns; /* 0: the message carries no clocks */
+    uint64_t wall_ms;
+    uint64_t cluster_ns; /* the cluster's time, as it knows it; 0: it does not */
+    bool leads;          /* in `term`, and the cluster's time is its own */
+};
 
 /* A decoded message. Everything is borrowed from the frame. */
 struct message {
@@ -68,8 +80,9 @@ struct message {
     size_t configuration_size;
     const void *data;
     size_t data_size;
-    /* MESSAGE_READ, READ_ACK, REFILL, REFILL_ACK; MESSAGE_PING and PONG use seq, HELLO seq and index */
+    /* kinds 16 to 21; MESSAGE_PING and PONG use seq, HELLO seq and index */
     uint64_t term, seq, index;
+    struct message_clock clock; /* PONG */
 };
 
 /* What is to be encoded: a message of the core plus what the core does not carry. */
@@ -85,6 +98,7 @@ struct message_out {
     /* kinds ≥ 16, used when raft is NULL */
     enum message_kind kind;
     uint64_t term, seq, index;
+    struct message_clock clock; /* PONG */
 };
 
 /* Bytes that message_encode will write: a multiple of 8. 0 if it exceeds a limit above. */

@@ -33,7 +33,7 @@
 
 _Static_assert(REPLICA_LOG_QUEUE_MAX < WAL_QUEUE_SIZE_MAX / 2, "refuse before the log blocks");
 _Static_assert(TRANSPORT_PEERS_MAX >= REPLICA_MEMBERS_MAX, "every member is a peer");
-_Static_assert(TRANSPORT_ADDRESS_SIZE >= REPLICA_ADDRESS_SIZE, "addresses fit");
+_Static_assert(TRANSPORT_ADDRESS_SIZE >= REPLICA_ENDPOINT_SIZE, "addresses fit");
 
 struct replica {
     uint64_t id;
@@ -46,6 +46,7 @@ struct replica {
     uint64_t armed_ms; /* when the timer fires; 0: not armed */
     bool closing;
     bool in_install; /* hooks.install is on the stack */
+    bool stranger_left; /* perhaps: a connection ended */
     uint64_t peers[TRANSPORT_PEERS_MAX]; /* ids given to the transport; 0: free */
     void (*done)(void *ctx);
     void *done_ctx;
@@ -54,6 +55,7 @@ struct replica {
 /* ---- time ---- */
 
 static void timer_cb(uv_timer_t *timer);
+static void forget_strangers(struct replica *r);
 
 /* A deadline that moved away is noticed when the timer fires; only an earlier one needs a new start. */
 static void replica_arm(struct replica *r)
@@ -79,6 +81,9 @@ static void timer_cb(uv_timer_t *timer)
     uint64_t now_ms = clock_monotonic_ms();
     if (now_ms >= driver_deadline_ms(r->driver)) {
         driver_tick(r->driver, now_ms);
+        if (r->stranger_left) {
+            forget_strangers(r);
+        }
     }
     replica_arm(r);
 }
@@ -166,12 +171,15 @@ static void effect_membership_changed(void *ctx)
     struct membership m;
     driver_get_membership(r->driver, &m);
     for (size_t i = 0; i < m.count; i++) {
+        char raft[REPLICA_ENDPOINT_SIZE];
+        replica_address_raft(m.members[i].address, raft);
         if (m.members[i].id != r->id) {
-            peer_set(r, m.members[i].id, m.members[i].address);
+            peer_set(r, m.members[i].id, raft);
         }
     }
-    /* A member that leaves is cut off only when that is committed: it should learn of it. */
-    for (size_t i = 0; m.count > 0 && !driver_change_pending(r->driver) && i < ARRAY_COUNT(r->peers);
+    /* A member that leaves is cut off only when that is committed. It calls again, and is told. */
+    for (size_t i = 0;
+         m.count > 0 && !driver_change_uncommitted(r->driver) && i < ARRAY_COUNT(r->peers);
          i++) {
         if (r->peers[i] != 0 && membership_find(&m, r->peers[i]) == NULL) {
             transport_remove_peer(r->transport, r->peers[i]);
@@ -185,6 +193,14 @@ static void effect_settled(void *ctx)
     struct replica *r = ctx;
     if (r->hooks.settled != NULL) {
         r->hooks.settled(r->ctx);
+    }
+}
+
+static void effect_removed(void *ctx)
+{
+    struct replica *r = ctx;
+    if (r->hooks.removed != NULL) {
+        r->hooks.removed(r->ctx);
     }
 }
 
@@ -214,6 +230,7 @@ static const struct driver_effects replica_effects = {
     .state_changed = effect_state_changed,
     .membership_changed = effect_membership_changed,
     .settled = effect_settled,
+    .removed = effect_removed,
     .make_ticket = effect_make_ticket,
     .install = effect_install,
 };
@@ -256,7 +273,25 @@ static void peer_disconnected_cb(void *ctx, uint64_t id)
     if (!r->closing) {
         log_info("raft: node %llu is disconnected", (unsigned long long)id);
         driver_peer_disconnected(r->driver, clock_monotonic_ms(), id);
+        r->stranger_left = true;
         replica_arm(r);
+    }
+}
+
+/* Who is no member and went away is not called any more; there may be room for few. From the timer,
+ * because the transport is busy with it in its own callbacks. */
+static void forget_strangers(struct replica *r)
+{
+    struct membership m;
+    r->stranger_left = false;
+    driver_get_membership(r->driver, &m);
+    for (size_t i = 0; m.count > 0 && i < ARRAY_COUNT(r->peers); i++) {
+        uint64_t id = r->peers[i];
+        if (id != 0 && membership_find(&m, id) == NULL &&
+            !transport_is_connected(r->transport, id)) {
+            transport_remove_peer(r->transport, id);
+            r->peers[i] = 0;
+        }
     }
 }
 
@@ -270,11 +305,35 @@ static void stranger_cb(void *ctx, uint64_t id, const char *address)
     }
 }
 
+static void clock_read_cb(void *ctx, struct message_clock *clock, uint64_t *term)
+{
+    struct replica *r = ctx;
+    if (r->hooks.clock_read != NULL) {
+        struct replica_clock own = {0};
+        r->hooks.clock_read(r->ctx, &own);
+        *clock = (struct message_clock){own.monotonic_ns, own.wall_ms, own.cluster_ns, own.leads};
+        *term = own.term;
+    }
+}
+
+static void clock_sample_cb(void *ctx, uint64_t id, const struct message_clock *clock,
+                            uint64_t term, uint64_t sent_ns, uint64_t received_ns)
+{
+    struct replica *r = ctx;
+    if (!r->closing && r->hooks.clock_sample != NULL) {
+        struct replica_clock sample = {clock->monotonic_ns, clock->wall_ms, clock->cluster_ns, term,
+                                       clock->leads};
+        r->hooks.clock_sample(r->ctx, id, &sample, sent_ns, received_ns);
+    }
+}
+
 static const struct transport_callbacks replica_transport_callbacks = {
     .message = message_cb,
     .peer_connected = peer_connected_cb,
     .peer_disconnected = peer_disconnected_cb,
     .stranger = stranger_cb,
+    .clock_read = clock_read_cb,
+    .clock_sample = clock_sample_cb,
 };
 
 /* ---- create and destroy ---- */
@@ -422,13 +481,17 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
         goto err_after_wal_open;
     }
     const struct replica_member *self = membership_find(&bootstrap, config->id);
+    char advertise[REPLICA_ENDPOINT_SIZE] = "";
+    if (self != NULL) {
+        replica_address_raft(self->address, advertise);
+    }
     struct transport_config transport_config = {
         .loop = config->loop,
         .listen_host = config->listen_host,
         .listen_port = config->listen_port,
         .identity = config->identity,
         .formats = config->formats,
-        .advertise = self != NULL ? self->address : NULL,
+        .advertise = self != NULL ? advertise : NULL,
     };
     transport_config.identity.id = config->id;
     if (transport_create(&transport_config, &replica_transport_callbacks, r, &r->transport) != 0) {
@@ -476,21 +539,52 @@ uint64_t replica_log_age_ms(const struct replica *r)
     return r->closing ? 0 : wal_write_age_ms(r->wal);
 }
 
-enum replica_status replica_member_add(struct replica *r, const struct replica_member *member)
+uint64_t replica_successor(const struct replica *r)
 {
-    return r->closing ? REPLICA_NOT_LEADER : driver_add(r->driver, clock_monotonic_ms(), member);
+    return r->closing ? 0 : driver_successor(r->driver);
+}
+
+void replica_set_willing(struct replica *r, bool willing)
+{
+    if (!r->closing) {
+        driver_set_willing(r->driver, clock_monotonic_ms(), willing);
+    }
+}
+
+enum replica_status replica_member_add(struct replica *r, const struct replica_member *member,
+                                       enum replica_refusal *why)
+{
+    *why = REPLICA_REFUSAL_NONE;
+    return r->closing ? REPLICA_NOT_LEADER
+                      : driver_add(r->driver, clock_monotonic_ms(), member, why);
 }
 
 enum replica_status replica_member_assign(struct replica *r, uint64_t id,
-                                          enum replica_member_role role)
+                                          enum replica_member_role role, enum replica_refusal *why)
 {
+    *why = REPLICA_REFUSAL_NONE;
     return r->closing ? REPLICA_NOT_LEADER
-                      : driver_assign(r->driver, clock_monotonic_ms(), id, role);
+                      : driver_assign(r->driver, clock_monotonic_ms(), id, role, why);
 }
 
-enum replica_status replica_member_remove(struct replica *r, uint64_t id)
+enum replica_status replica_member_remove(struct replica *r, uint64_t id, enum replica_refusal *why)
 {
-    return r->closing ? REPLICA_NOT_LEADER : driver_remove(r->driver, clock_monotonic_ms(), id);
+    *why = REPLICA_REFUSAL_NONE;
+    return r->closing ? REPLICA_NOT_LEADER
+                      : driver_remove(r->driver, clock_monotonic_ms(), id, why);
+}
+
+bool replica_get_member(const struct replica *r, uint64_t id, struct replica_member *member)
+{
+    struct membership m = {.count = 0};
+    if (!r->closing) {
+        driver_get_membership(r->driver, &m);
+    }
+    const struct replica_member *found = membership_find(&m, id);
+    if (found != NULL) {
+        *member = *found;
+    }
+    return found != NULL;
 }
 
 /* ---- checkpoints and installs ---- */
@@ -557,6 +651,7 @@ void replica_get_info(const struct replica *r, struct replica_info *info)
     info->commit_index = stats.commit_index;
     info->applied_index = stats.applied_index;
     info->first_index = stats.first_index;
+    info->change_uncommitted = driver_change_uncommitted(r->driver);
     info->in_flight = stats.in_flight;
     info->elections = stats.elections;
     info->appends = wal_stats.writes;
@@ -568,6 +663,7 @@ void replica_get_info(const struct replica *r, struct replica_info *info)
         uint64_t id = m.members[i].id;
         info->peers[i].member = m.members[i];
         info->peers[i].connected = id == r->id || transport_is_connected(r->transport, id);
+        info->peers[i].unwilling = driver_peer_is_unwilling(r->driver, id);
         info->peers[i].match_index = driver_match_index(r->driver, id);
         info->peers[i].formats = (struct format_range){0, 0};
         (void)transport_peer_formats(r->transport, id, &info->peers[i].formats);

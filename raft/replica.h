@@ -23,7 +23,8 @@
 #include "proto/link.h"
 
 #define REPLICA_MEMBERS_MAX            9
-#define REPLICA_ADDRESS_SIZE           64
+#define REPLICA_ADDRESS_SIZE           100 /* of "RAFT/NODE" with its NUL */
+#define REPLICA_ENDPOINT_SIZE          64  /* of one half, "host:port", with its NUL */
 #define REPLICA_ENTRY_SIZE_MAX         (256u << 10) /* one batch, in bytes; ≤ 64 KiB is the sweet spot */
 #define REPLICA_CONFIGURATION_SIZE_MAX 1024
 
@@ -32,9 +33,18 @@ enum replica_member_role { REPLICA_SPARE, REPLICA_STANDBY, REPLICA_VOTER };
 
 struct replica_member {
     uint64_t id;
-    char address[REPLICA_ADDRESS_SIZE]; /* host:port of its raft listener */
+    /* "RAFT/NODE": host:port of its raft listener and of its node listener. Configurations of older
+     * versions have the first alone. */
+    char address[REPLICA_ADDRESS_SIZE];
     enum replica_member_role role;
 };
+
+/* The halves of a member's address. node is "" when the configuration does not know it. */
+void replica_address_raft(const char *address, char raft[static REPLICA_ENDPOINT_SIZE]);
+void replica_address_node(const char *address, char node[static REPLICA_ENDPOINT_SIZE]);
+/* Joins them; false when one is no numeric host:port with a port, or too long. */
+bool replica_address_join(const char *raft, const char *node,
+                          char address[static REPLICA_ADDRESS_SIZE]);
 
 /* Where a checkpoint stands in the log. The server stores it inside the checkpoint, in the same
  * transaction, and hands it back at restart. */
@@ -45,12 +55,25 @@ struct replica_position {
     uint8_t configuration[REPLICA_CONFIGURATION_SIZE_MAX]; /* opaque outside raft/ */
 };
 
+/* The member as the configuration at a position has it; false: there is none. */
+bool replica_position_member(const struct replica_position *position, uint64_t id,
+                             struct replica_member *member);
+
 /* A promise of the leader to serve its checkpoint over the node protocol. Opaque data of the server. */
 #define REPLICA_TICKET_SIZE_MAX 256
 struct replica_ticket {
     struct replica_position position;
     uint32_t size;
     uint8_t data[REPLICA_TICKET_SIZE_MAX];
+};
+
+/* A node's clocks, read together. */
+struct replica_clock {
+    uint64_t monotonic_ns; /* > 0 */
+    uint64_t wall_ms;
+    uint64_t cluster_ns; /* the cluster's time, as it knows it; 0: it does not */
+    uint64_t term;       /* its own */
+    bool leads;          /* in that term, and the cluster's time is its own */
 };
 
 /* What the server gives. Every hook runs on the loop's thread and must not block; none may call back
@@ -75,6 +98,15 @@ struct replica_hooks {
     /* The log is whole and durable: from the next start on this node is a REPLICA_MEMBER. Called once
      * a life after REPLICA_NEW or REPLICA_REFILL. NULL: nobody wants to know. */
     void (*settled)(void *ctx);
+    /* This node was a member and is none any more: it should end. Once a life. NULL: nobody wants to
+     * know. */
+    void (*removed)(void *ctx);
+    /* Twice a second each peer is asked for its clocks, over the link that entries take: clock_read
+     * fills what this node answers, clock_sample gets what a peer did. The replica reads nothing out of
+     * them. NULL: no clocks are told, or none are wanted. docs/adr/0016 */
+    void (*clock_read)(void *ctx, struct replica_clock *clock);
+    void (*clock_sample)(void *ctx, uint64_t from_id, const struct replica_clock *clock,
+                         uint64_t sent_ns, uint64_t received_ns);
 };
 
 /* What a node knows of its own past. The server remembers it durably (docs/adr/0010). */
@@ -174,23 +206,48 @@ bool replica_installing(const struct replica *r);
  * loaded from it. Otherwise nothing of the old state was touched and the leader will offer again. */
 void replica_install_done(struct replica *r, const struct replica_position *position, bool ok);
 
-/* One change of the configuration at a time, on a ready leader; REPLICA_REFUSED otherwise. REPLICA_OK:
- * proposed; replica_get_info shows the newest configuration. A new member joins as a standby (or spare)
- * and is made a voter once it has caught up; it must be running, started as REPLICA_REFILL. */
-enum replica_status replica_member_add(struct replica *r, const struct replica_member *member);
-enum replica_status replica_member_assign(struct replica *r, uint64_t id,
-                                          enum replica_member_role role);
-enum replica_status replica_member_remove(struct replica *r, uint64_t id);
+/* Why a change is not made. The first three pass by themselves: ask again. */
+enum replica_refusal {
+    REPLICA_REFUSAL_NONE = 0,
+    REPLICA_REFUSAL_NOT_READY, /* nothing of this term is committed yet, or leadership moves */
+    REPLICA_REFUSAL_PENDING,   /* the change before is not committed, or a connected voter lacks it */
+    REPLICA_REFUSAL_LAGGARD,   /* to be promoted, but behind, or still refilling */
+    REPLICA_REFUSAL_UNKNOWN,   /* no member has this id */
+    REPLICA_REFUSAL_DUPLICATE, /* id or one of the addresses is taken */
+    REPLICA_REFUSAL_FULL,      /* REPLICA_MEMBERS_MAX */
+    REPLICA_REFUSAL_INVALID,   /* not an address; already so; a new member can be no voter */
+    REPLICA_REFUSAL_LAST,      /* the only voter */
+    REPLICA_REFUSAL_SELF,      /* the leader: hand over first */
+    REPLICA_REFUSAL_QUORUM,    /* fewer than a majority of the voters would be connected and caught up */
+};
 
 /* How long the disk of the log has not answered the operation under way, 0: it owes nothing. */
 uint64_t replica_log_age_ms(const struct replica *r);
 
-/* Hands leadership to a voter (0: the most up to date). REPLICA_OK: under way; role_changed tells. */
+/* One change of the configuration at a time, on a ready leader; REPLICA_REFUSED and *why otherwise.
+ * REPLICA_OK: proposed; replica_get_info shows the newest configuration and whether it is committed. A
+ * new member joins as a standby (or spare) and is made a voter once it has caught up; it must be
+ * running, started as REPLICA_REFILL. docs/adr/0012 */
+enum replica_status replica_member_add(struct replica *r, const struct replica_member *member,
+                                       enum replica_refusal *why);
+enum replica_status replica_member_assign(struct replica *r, uint64_t id,
+                                          enum replica_member_role role, enum replica_refusal *why);
+enum replica_status replica_member_remove(struct replica *r, uint64_t id, enum replica_refusal *why);
+/* The member as the newest configuration has it; false: there is none. */
+bool replica_get_member(const struct replica *r, uint64_t id, struct replica_member *member);
+
+/* Hands leadership to a voter (0: the most up to date of the willing). REPLICA_OK: under way;
+ * role_changed tells. */
 enum replica_status replica_transfer(struct replica *r, uint64_t to_id);
+/* Whom replica_transfer(r, 0) would choose now; 0: nobody. */
+uint64_t replica_successor(const struct replica *r);
+/* Whether this node wants to lead. An unwilling one is not chosen by a leader that hands over; it may
+ * still be elected when others cannot. */
+void replica_set_willing(struct replica *r, bool willing);
 
 struct replica_peer_info {
     struct replica_member member;
-    bool connected;
+    bool connected, unwilling;
     uint64_t match_index; /* leader only, else 0 */
     struct format_range formats; /* as it said when it connected; 0, 0: it never did */
 };
@@ -201,6 +258,7 @@ struct replica_info {
     bool refilling;
     uint64_t id, leader_id, term;
     uint64_t last_index, stored_index, commit_index, applied_index, first_index;
+    bool change_uncommitted; /* of the newest configuration */
     uint64_t in_flight, elections, appends, append_bytes, log_segments;
     struct replica_peer_info peers[REPLICA_MEMBERS_MAX]; /* every member, itself included */
     size_t peers_count;

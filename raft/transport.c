@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "proto/address.h"
@@ -41,6 +42,7 @@ struct peer {
     uv_timer_t retry;
     bool timer_closed;
     uint64_t backoff_ms;
+    uint64_t ping_seq, ping_ns;    /* the last one sent, and when */
     struct format_range formats; /* as it said last; newest 0: not yet */
     bool refused;                /* they do not meet ours */
     bool connected;              /* as told to the driver */
@@ -157,6 +159,26 @@ static void peer_timer_closed_cb(uv_handle_t *handle)
 
 /* ---- outgoing links: we send, the peer answers pings ---- */
 
+static void peer_ping(struct peer *p)
+{
+    struct transport *t = p->transport;
+    struct message_out ping = {.kind = MESSAGE_PING, .seq = ++t->ping_seq};
+    p->ping_seq = ping.seq;
+    p->ping_ns = clock_monotonic_ns();
+    (void)send_on(t, p->out, &ping);
+}
+
+/* Only the answer to the last ping: of an older one it is not known any more when it was sent. */
+static void peer_pong(struct peer *p, const struct message *m)
+{
+    struct transport *t = p->transport;
+    if (m->clock.monotonic_ns != 0 && m->seq == p->ping_seq && t->callbacks.clock_sample != NULL &&
+        !t->closing) {
+        t->callbacks.clock_sample(t->ctx, p->id, &m->clock, m->term, p->ping_ns,
+                                  clock_monotonic_ns());
+    }
+}
+
 static void out_open(struct link *l, void *ctx)
 {
     struct peer *p = ctx;
@@ -177,6 +199,7 @@ static void out_open(struct link *l, void *ctx)
                                 .seq = t->formats.oldest,
                                 .index = t->formats.newest};
     (void)send_on(t, l, &hello);
+    peer_ping(p);
     peer_update(p);
 }
 
@@ -188,7 +211,9 @@ static void out_frame(struct link *l, void *ctx, const void *data, size_t size)
         log_warn("raft: node %llu sent what does not belong on this connection",
                  (unsigned long long)p->id);
         link_close(l);
+        return;
     }
+    peer_pong(p, &m);
 }
 
 static void out_closed(struct link *l, void *ctx, const char *reason)
@@ -354,6 +379,9 @@ static void in_frame(struct link *l, void *ctx, const void *data, size_t size)
     }
     if (m.kind == MESSAGE_PING) {
         struct message_out pong = {.kind = MESSAGE_PONG, .seq = m.seq};
+        if (t->callbacks.clock_read != NULL && !t->closing) {
+            t->callbacks.clock_read(t->ctx, &pong.clock, &pong.term);
+        }
         (void)send_on(t, l, &pong);
         return;
     }
@@ -389,10 +417,9 @@ static const struct link_callbacks in_callbacks = {in_open, in_frame, in_closed}
 static void transport_ping_cb(uv_timer_t *timer)
 {
     struct transport *t = timer->data;
-    struct message_out ping = {.kind = MESSAGE_PING, .seq = ++t->ping_seq};
     for (unsigned i = 0; i < t->peers_count; i++) {
         if (t->peers[i]->out_open) {
-            (void)send_on(t, t->peers[i]->out, &ping);
+            peer_ping(t->peers[i]);
         }
     }
 }

@@ -49,6 +49,12 @@ struct transport_callbacks {
      * `address`: a leader that wants to add us, before we know any configuration. May call
      * transport_set_peer; otherwise the connection is closed. NULL: always closed. */
     void (*stranger)(void *ctx, uint64_t id, const char *address);
+    /* Each ping that is answered is a sample of the peer's clocks: asked at sent_ns, told at
+     * received_ns, both on our monotonic clock. clock_read fills what our own answers carry (zeroed
+     * before). Either may be NULL. docs/adr/0016 */
+    void (*clock_read)(void *ctx, struct message_clock *clock, uint64_t *term);
+    void (*clock_sample)(void *ctx, uint64_t id, const struct message_clock *clock, uint64_t term,
+                         uint64_t sent_ns, uint64_t received_ns);
 };
 
 struct transport_config {

@@ -329,6 +329,10 @@ static void *writer_main(void *arg)
         writer_trim(w);
     }
     pthread_mutex_unlock(&w->mutex);
+    if (wal_core_mark(&w->core) != 0) {
+        log_warn("log: %s/%s: the mark of a clean stop is not written: the log itself is whole",
+                 w->directory, w->core.error);
+    }
     return NULL;
 }
 

@@ -89,6 +89,33 @@ static int core_make_spare(struct wal_core *core)
 
 /* ---- switching to the next segment ---- */
 
+/* Behind the last write of the segment that is being left: "it goes on". Without it the loss of the newest
+ * files would go unnoticed. Written when the next segment has its name, before anything is in it. */
+static int core_mark_continued(struct wal_core *core)
+{
+    if (core->file < 0 || current_segment(core)->size - core->offset < WAL_BLOCK_SIZE) {
+        return 0; /* the first segment, or one that a single write fills */
+    }
+    uint8_t *block = aligned_alloc(WAL_BLOCK_SIZE, WAL_BLOCK_SIZE);
+    CHECK(block != NULL);
+    memset(block, 0, WAL_BLOCK_SIZE);
+    struct wal_write_header *h = (struct wal_write_header *)(void *)block;
+    *h = (struct wal_write_header){.salt = core->salt,
+                                   .sequence = core->sequence_next,
+                                   .size = sizeof *h,
+                                   .flags = WAL_WRITE_CONTINUES};
+    wal_write_header_seal(h);
+    int rv = core->io->write(core->io, core->file, core->offset, block, WAL_BLOCK_SIZE);
+    free(block);
+    if (rv < 0) {
+        char name[WAL_IO_NAME_SIZE];
+        wal_name(name, WAL_NAME_SEGMENT, current_segment(core)->number);
+        return wal_core_error(core, "%s offset %llu: write: %s", name,
+                              (unsigned long long)core->offset, strerror(-rv));
+    }
+    return 0;
+}
+
 /* Turns a spare into segment `number` and makes it current. The order is what keeps a crash
  * harmless: header durable, then the name, then the directory, and only then a first write in it.
  */
@@ -141,6 +168,10 @@ static int core_begin_segment(struct wal_core *core, uint64_t number)
         rv = io->sync_dir(io);
     }
     free(block);
+    if (rv >= 0 && core_mark_continued(core) != 0) {
+        io->close(io, file);
+        return -1;
+    }
     if (rv < 0) {
         if (file >= 0) {
             io->close(io, file);
@@ -317,7 +348,10 @@ void wal_core_close(struct wal_core *core)
 bool wal_core_needs_segment(const struct wal_core *core, const struct wal_block *b)
 {
     CHECK(core->segments_count > 0);
-    return core->segments[core->segments_count - 1].size - core->offset < wal_round_up(b->size);
+    /* One block is kept for the mark that the log goes on, but for a write that needs all there is. */
+    uint64_t reserved = core->offset == WAL_BLOCK_SIZE ? 0 : WAL_BLOCK_SIZE;
+    return core->segments[core->segments_count - 1].size - core->offset <
+           wal_round_up(b->size) + reserved;
 }
 
 int wal_core_seal(struct wal_core *core, struct wal_block *b, struct wal_write *write)
@@ -385,6 +419,27 @@ int wal_core_write(struct wal_core *core, const struct wal_write *write)
     }
     wal_core_written(core, write);
     return 0;
+}
+
+int wal_core_mark(struct wal_core *core)
+{
+    struct wal_block b;
+    struct wal_write write;
+    _Alignas(8) uint8_t vote[RECORD_VOTE_SPAN];
+    if (core->sequence_next == 1) {
+        return 0;
+    }
+    uint8_t *memory = aligned_alloc(WAL_BLOCK_SIZE, WAL_BLOCK_SIZE);
+    CHECK(memory != NULL);
+    wal_block_init(&b, memory, WAL_BLOCK_SIZE);
+    record_encode_vote(vote, core->term, core->vote);
+    CHECK(wal_block_add(&b, (const struct record_header *)(const void *)vote));
+    int rv = wal_core_seal(core, &b, &write);
+    if (rv == 0) {
+        rv = wal_core_write(core, &write);
+    }
+    free(memory);
+    return rv;
 }
 
 /* One segment at a time, the oldest first, each durable before the next: a crash never leaves a

@@ -26,8 +26,9 @@
  * Failure modes: functions that touch the disk return 0 or -1 with core->error set to a line that
  * names file, offset, cause and what to do. After -1 the core must not be used except to be closed.
  *
- * Not detectable (as in any log): damage inside the very last write, or its loss by a disk that lied,
- * look like a crash in the middle of it; removal of the newest files by hand. */
+ * Not detectable (as in any log): the very last write before a crash, when what damaged it left whole
+ * sectors (or a disk lied and lost it): it looks like a crash in the middle of it. After a clean stop the
+ * last write is a mark that nobody needs (wal_core_mark), so nothing is out of sight (docs/adr/0014). */
 #ifndef RAFT_WAL_CORE_H
 #define RAFT_WAL_CORE_H
 
@@ -155,6 +156,11 @@ int wal_core_write(struct wal_core *core, const struct wal_write *write);
 /* For a caller that carries the write out itself (the simulator): it is durable now. After a write
  * with `resets`, the next wal_core_trim (with any index) frees all older segments. */
 void wal_core_written(struct wal_core *core, const struct wal_write *write);
+
+/* One more write that says nothing new (term and vote again), so that whatever was written before it is
+ * no longer the last write, and damage in it can be told from a crash. For a clean stop. Nothing when the
+ * log holds nothing. */
+int wal_core_mark(struct wal_core *core);
 
 /* Recycles every leading segment whose records all have indexes ≤ upto_index. Never the current one. */
 int wal_core_trim(struct wal_core *core, uint64_t upto_index);

@@ -79,6 +79,55 @@ bool wal_write_ok(const void *at, size_t available, uint64_t salt, uint64_t sequ
     return p == end && digest == h->digest && all_zero(end, span - h->size);
 }
 
+bool wal_write_continues(const void *at, size_t available, uint64_t salt, uint64_t sequence)
+{
+    const struct wal_write_header *h = at;
+    return available >= WAL_BLOCK_SIZE && wal_write_header_ok(h, salt) && h->sequence == sequence &&
+           h->flags == WAL_WRITE_CONTINUES;
+}
+
+bool wal_write_may_be_torn(const void *at, size_t available, uint64_t salt, uint64_t sequence)
+{
+    const struct wal_write_header *h = at;
+    if (available < WAL_BLOCK_SIZE) {
+        return true;
+    }
+    if (!wal_write_header_ok(h, salt)) {
+        /* A sector of an earlier life holds a header with a checksum that fits, or data. What has our
+         * salt, or our sequence number, and a checksum that does not fit was ours and was hurt. */
+        bool old = h->magic == WAL_WRITE_MAGIC && wal_write_header_ok(h, h->salt);
+        return old || !(h->salt == salt || (h->magic == WAL_WRITE_MAGIC && h->sequence == sequence));
+    }
+    if (h->sequence != sequence || h->size < sizeof *h || h->size > available ||
+        wal_round_up(h->size) > available) {
+        return h->sequence < sequence; /* an earlier issue at this place; never one that makes no sense */
+    }
+    /* The header is whole, so its sector is as it was to be; and so are those of a record that begins in
+     * such a sector and is whole itself. What begins in one and lies in such ones must be whole. */
+    size_t known = WAL_SECTOR_SIZE, offset = sizeof *h;
+    for (uint32_t i = 0; i < h->count; i++) {
+        const struct record_header *record =
+            (const struct record_header *)(const void *)((const uint8_t *)at + offset);
+        if (offset + sizeof *record > known) {
+            return true;
+        }
+        if (offset + sizeof *record > h->size) {
+            return false;
+        }
+        enum record_verdict verdict = record_check(record, h->size - offset);
+        if (verdict == RECORD_INVALID) {
+            return record->size <= RECORD_DATA_SIZE_MAX && offset + record_size(record) > known;
+        }
+        if (verdict != RECORD_VALID) {
+            return false;
+        }
+        offset += record_size(record);
+        size_t sectors = (offset + WAL_SECTOR_SIZE - 1) / WAL_SECTOR_SIZE * WAL_SECTOR_SIZE;
+        known = sectors > known ? sectors : known;
+    }
+    return wal_round_up(h->size) > known; /* all records are whole: the zeros behind may not be */
+}
+
 void wal_name(char name[static WAL_IO_NAME_SIZE], const char *pattern, uint64_t number)
 {
     int n;

@@ -26,7 +26,8 @@ struct wal_segment_header {
 };
 _Static_assert(sizeof(struct wal_segment_header) == 104, "written as it is in memory");
 
-#define WAL_WRITE_RESETS 1u
+#define WAL_WRITE_RESETS    1u
+#define WAL_WRITE_CONTINUES 2u /* no records: the log goes on in the next segment, with this sequence */
 
 struct wal_write_header {
     uint32_t magic;
@@ -42,6 +43,8 @@ struct wal_write_header {
 };
 _Static_assert(sizeof(struct wal_write_header) == 64, "written as it is in memory");
 
+#define WAL_SECTOR_SIZE 512u /* the least that a disk writes as one */
+
 static inline uint64_t wal_round_up(uint64_t size)
 {
     return (size + WAL_BLOCK_SIZE - 1) & ~(uint64_t)(WAL_BLOCK_SIZE - 1);
@@ -56,6 +59,12 @@ void wal_write_header_seal(struct wal_write_header *h);
 bool wal_write_header_ok(const struct wal_write_header *h, uint64_t salt);
 /* A whole write, `available` bytes from its header on, with this sequence number. */
 bool wal_write_ok(const void *at, size_t available, uint64_t salt, uint64_t sequence);
+/* The mark behind the last write of a segment that has a successor. */
+bool wal_write_continues(const void *at, size_t available, uint64_t salt, uint64_t sequence);
+/* What stands here is no whole write with this sequence number: can a crash have left it? A crash
+ * leaves each sector of WAL_SECTOR_SIZE either as it was before or as it was to be. false: it cannot, this
+ * is damage. */
+bool wal_write_may_be_torn(const void *at, size_t available, uint64_t salt, uint64_t sequence);
 
 #define WAL_NAME_SEGMENT "%016llx.wal"
 #define WAL_NAME_SPARE   "spare-%016llx.wal"

@@ -10,9 +10,13 @@
  *                           no interest: it may be an incomplete write that an earlier restart
  *                           left behind
  *
+ * And a mark behind the last write of a segment says that there is a later one: without that file the
+ * newest part of the log is lost. Sectors are written whole, so an incomplete write whose whole sectors
+ * contradict each other was damaged instead (wal_write_may_be_torn).
+ *
  * Anything else is damage: a bit that flipped, a lost or misdirected write, a missing file. The log
- * is never shortened to make it fit. One kind cannot be told from a crash: damage inside the very
- * last write (docs/adr/0004).
+ * is never shortened to make it fit. One kind cannot be told from a crash: damage of whole sectors of
+ * the very last write before one (docs/adr/0004, 0014).
  *
  * Two passes per segment: judge it (segment_scan), then, with only its used part kept in memory,
  * apply it to what came before (segment_replay). */
@@ -21,12 +25,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/advice.h"
 #include "base/check.h"
 #include "raft/wal_format.h"
 
-#define ADVICE                                                                                     \
-    "Nothing was changed. Restore the file from a copy of the disk, or replace this node: remove " \
-    "it from the cluster and add an empty one under a new id"
+#define ADVICE ADVICE_REBUILD
 
 /* Progress through the segments. */
 struct replay {
@@ -101,11 +104,11 @@ static int segment_check_header(struct replay *r, const char *name, uint64_t num
                               (unsigned long long)core->config.node_id);
     }
     if (h->number != number) {
-        return wal_core_error(core, "%s: the file holds segment %016llx: it was renamed. " ADVICE,
+        return wal_core_error(core, "%s offset 0: the file holds segment %016llx: it was renamed. " ADVICE,
                               name, (unsigned long long)h->number);
     }
     if (h->segment_size != size) {
-        return wal_core_error(core, "%s: the file has %llu bytes and should have %llu. " ADVICE,
+        return wal_core_error(core, "%s offset %llu: the file ends here and should have %llu bytes. " ADVICE,
                               name, (unsigned long long)size, (unsigned long long)h->segment_size);
     }
     if (first) {
@@ -145,8 +148,8 @@ static void segment_scan(struct replay *r, const uint8_t *data, uint64_t size, u
 
 /* Behind the first invalid write of a segment: is there anything that proves it was complete once?
  */
-static int segment_check_tail(struct replay *r, const char *name, const uint8_t *data,
-                              uint64_t size, uint64_t salt, uint64_t end)
+static int segment_check_tail(struct replay *r, const char *name, uint64_t number,
+                              const uint8_t *data, uint64_t size, uint64_t salt, uint64_t end)
 {
     for (uint64_t offset = end; offset < size; offset += WAL_BLOCK_SIZE) {
         const struct wal_write_header *h = (const void *)(data + offset);
@@ -164,6 +167,20 @@ static int segment_check_tail(struct replay *r, const char *name, const uint8_t 
         if (offset == end && h->sequence == r->sequence_next) {
             r->out->torn_bytes = wal_round_up(h->size);
         }
+    }
+    if (end < size && wal_write_continues(data + end, size - end, salt, r->sequence_next)) {
+        char missing[WAL_IO_NAME_SIZE];
+        wal_name(missing, WAL_NAME_SEGMENT, number + 1);
+        return wal_core_error(r->core,
+                              "%s is missing: %s offset %llu says that the log goes on there. " ADVICE,
+                              missing, name, (unsigned long long)end);
+    }
+    if (end < size && !wal_write_may_be_torn(data + end, size - end, salt, r->sequence_next)) {
+        return wal_core_error(
+            r->core,
+            "%s offset %llu: the last write, with sequence %llu, is damaged: sectors of it are whole and "
+            "what is in them is not, which no crash leaves. " ADVICE,
+            name, (unsigned long long)end, (unsigned long long)r->sequence_next);
     }
     return 0;
 }
@@ -256,7 +273,7 @@ static int replay_segment(struct replay *r, uint64_t number, uint64_t size, bool
     char name[WAL_IO_NAME_SIZE];
     wal_name(name, WAL_NAME_SEGMENT, number);
     if (size < WAL_SEGMENT_SIZE_MIN || size > WAL_SEGMENT_SIZE_MAX || size % WAL_BLOCK_SIZE != 0) {
-        return wal_core_error(core, "%s: no segment has %llu bytes: the file was cut. " ADVICE,
+        return wal_core_error(core, "%s offset %llu: the file ends here, no segment can: it was cut. " ADVICE,
                               name, (unsigned long long)size);
     }
     uint8_t *data = segment_read(r, name, size);
@@ -280,7 +297,7 @@ static int replay_segment(struct replay *r, uint64_t number, uint64_t size, bool
     uint64_t end = WAL_BLOCK_SIZE;
     segment_scan(r, data, size, header.salt, &end);
     if (last) {
-        rv = segment_check_tail(r, name, data, size, header.salt, end);
+        rv = segment_check_tail(r, name, number, data, size, header.salt, end);
     }
     uint8_t *kept = rv == 0 && end > WAL_BLOCK_SIZE ? replay_keep(r, data, end) : NULL;
     free(data);

@@ -332,13 +332,13 @@ static void pull(struct installer *i)
 static bool connect_peer(struct installer *i)
 {
     struct node *n = i->node;
-    const struct node_member *peer = node_options_member(n->options, i->from_id);
-    if (peer == NULL) {
+    char address[REPLICA_ENDPOINT_SIZE];
+    if (!node_ticket_address(n, &i->ticket, i->from_id, address)) {
         log_error("install: no --member with the node address of node %llu; add it and restart",
                   (unsigned long long)i->from_id);
         return false;
     }
-    const char *endpoint = peer->node_address;
+    const char *endpoint = address;
     struct client_config config = {.loop = n->loop,
                                    .endpoints = &endpoint,
                                    .endpoints_count = 1,

@@ -37,6 +37,15 @@ static void signal_cb(uv_signal_t *handle, int number)
     node_drain(p->node, stopped_cb, p);
 }
 
+static void ended_cb(void *ctx)
+{
+    struct process *p = ctx;
+    if (!p->stopping) {
+        p->stopping = true;
+        node_drain(p->node, stopped_cb, p);
+    }
+}
+
 static void raise_file_limit(void)
 {
     struct rlimit limit;
@@ -73,6 +82,7 @@ int main(int argc, char **argv)
     CHECK(uv_signal_init(&p.loop, &p.terminate) == 0);
     CHECK(uv_signal_init(&p.loop, &p.interrupt) == 0);
     p.terminate.data = p.interrupt.data = &p;
+    node_watch_end(p.node, ended_cb, &p);
     CHECK(uv_signal_start(&p.terminate, signal_cb, SIGTERM) == 0);
     CHECK(uv_signal_start(&p.interrupt, signal_cb, SIGINT) == 0);
     uv_run(&p.loop, UV_RUN_DEFAULT);

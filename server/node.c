@@ -23,7 +23,6 @@
 #include "server/identity.h"
 #include "server/node_internal.h"
 
-#define TRANSFER_RETRY_MS 200
 #define PATH_SIZE         4096
 
 /* ---- hooks of the replica ---- */
@@ -74,6 +73,7 @@ static void propose_init(struct node *n)
 static void start_leading(struct node *n)
 {
     cluster_clock_lead(&n->clock, engine_time_ms(n->engine), clock_monotonic_ns(), clock_wall_ms());
+    clock_watch_anchored(n);
     persist_driver_lead(n->persist, n->term);
     n->init_proposed = false;
     if (!engine_initialized(n->engine)) {
@@ -120,6 +120,28 @@ static void settled_hook(void *ctx)
     }
 }
 
+/* From a message or the log, within the replica: the tick ends the node. */
+static void removed_hook(void *ctx)
+{
+    struct node *n = ctx;
+    n->removed = true;
+}
+
+static void tick_removed(struct node *n)
+{
+    const struct node_options *o = n->options;
+    void (*ended)(void *) = n->ended;
+    n->ended = NULL;
+    if (ended != NULL) {
+        log_warn("this node was removed from its cluster: it stops now and is not needed any more. Its "
+                 "data in %s is of no use to anybody; to bring the machine back, move it away and add "
+                 "the node anew",
+                 o->data_dir);
+        (void)identity_remove(o->data_dir, o->id, o->cluster_id);
+        ended(n->ended_ctx);
+    }
+}
+
 void node_engine_replaced(struct node *n, struct engine *engine)
 {
     n->engine = engine;
@@ -139,7 +161,7 @@ static enum replica_status propose_cb(void *ctx, struct replica_submit *req, con
 static int64_t now_cb(void *ctx)
 {
     struct node *n = ctx;
-    return cluster_clock_now_ms(&n->clock, clock_monotonic_ns(), clock_wall_ms());
+    return cluster_clock_now_ms(&n->clock, clock_monotonic_ns());
 }
 
 static uint64_t monotonic_cb(void *ctx)
@@ -171,10 +193,10 @@ uint32_t node_format(const struct node *n)
     return engine_initialized(n->engine) ? (uint32_t)engine_format(n->engine) : FORMAT_INITIAL;
 }
 
-const char *node_leader_address(const struct node *n)
+const char *node_leader_address(struct node *n)
 {
-    const struct node_member *m = node_options_member(n->options, n->leader_id);
-    return m != NULL ? m->node_address : "";
+    (void)node_member_address(n, n->leader_id, n->leader_address);
+    return n->leader_address;
 }
 
 enum replica_status node_hand_over(struct node *n, uint64_t to_id)
@@ -213,7 +235,8 @@ void node_pump(struct node *n)
     if (n->closing) {
         return;
     }
-    bool serves = n->role == REPLICA_LEADER && n->ready;
+    /* Nothing is stamped before it is known from where time goes on. */
+    bool serves = n->role == REPLICA_LEADER && n->ready && cluster_clock_ready(&n->clock);
     uint32_t wait_ms = submit_queue_dispatch(n->queue, serves);
     if (wait_ms > 0 && !uv_is_active((uv_handle_t *)&n->pace)) {
         CHECK(uv_timer_start(&n->pace, pace_cb, wait_ms, 0) == 0);
@@ -235,18 +258,33 @@ static void check_cb(uv_check_t *check)
 
 static void begin_close(struct node *n);
 
+static bool has_other_voters(const struct node *n)
+{
+    struct replica_info info;
+    replica_get_info(n->replica, &info);
+    for (size_t i = 0; i < info.peers_count; i++) {
+        const struct replica_member *m = &info.peers[i].member;
+        if (m->role == REPLICA_VOTER && m->id != n->options->id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void tick_drain(struct node *n, uint64_t now_ms)
 {
     bool leads = n->role == REPLICA_LEADER;
     bool idle = submit_queue_is_idle(n->queue);
-    if (leads && idle && now_ms - n->transfer_ms >= TRANSFER_RETRY_MS) {
+    if (leads && idle && now_ms - n->transfer_ms >= NODE_TRANSFER_RETRY_MS) {
         (void)node_hand_over(n, 0);
     }
     if (!n->draining) {
         return;
     }
-    /* Alone, or with nobody who could lead: what was taken is answered, more cannot be done. */
-    uint64_t patience_ms = !idle ? NODE_DRAIN_MS : leads ? NODE_HAND_OVER_MS : 0;
+    /* Alone: what was taken is answered, and nobody could lead. With others who could, but are not
+     * there, it waits a while. */
+    bool waits = leads && !n->removed && has_other_voters(n);
+    uint64_t patience_ms = !idle ? NODE_DRAIN_MS : waits ? NODE_HAND_OVER_MS : 0;
     if (now_ms - n->drain_begun_ms >= patience_ms) {
         begin_close(n);
     }
@@ -275,7 +313,12 @@ static void tick_cb(uv_timer_t *timer)
     checkpoint_expire_pins(n->store, now_ms);
     install_tick(n, now_ms);
     read_requests_tick(n, now_ms);
+    members_tick(n, now_ms);
+    clock_watch_tick(n, now_ms);
     node_pump(n);
+    if (n->removed) {
+        tick_removed(n);
+    }
     if (n->draining || n->drained) {
         tick_drain(n, now_ms);
     }
@@ -300,7 +343,9 @@ int node_load_block(void *engine, const struct engine_block *block)
 static int load_checkpoint(struct node *n, struct replica_position *position)
 {
     struct checkpoint_meta meta;
-    struct checkpoint_config config = {.loop = n->loop, .directory = n->options->data_dir};
+    struct checkpoint_config config = {
+        .loop = n->loop, .directory = n->options->data_dir, .node_id = n->options->id};
+    memcpy(config.cluster_id, n->options->cluster_id, sizeof config.cluster_id);
     if (checkpoint_open(&config, &n->store) < 0) {
         return -1;
     }
@@ -332,7 +377,10 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                                .role_changed = role_changed_hook,
                                                .make_ticket = node_make_ticket,
                                                .install = node_install,
-                                               .settled = settled_hook};
+                                               .settled = settled_hook,
+                                               .removed = removed_hook,
+                                               .clock_read = clock_watch_read,
+                                               .clock_sample = clock_watch_sample};
     static const enum replica_start starts[] = {[IDENTITY_MEMBER] = REPLICA_MEMBER,
                                                 [IDENTITY_NEW] = REPLICA_NEW,
                                                 [IDENTITY_REFILLING] = REPLICA_REFILL};
@@ -361,10 +409,13 @@ static int join_cluster(struct node *n, const struct replica_position *position,
     memcpy(config.identity.key, o->key, sizeof config.identity.key);
     memcpy(config.identity.cluster_id, o->cluster_id, sizeof config.identity.cluster_id);
     for (size_t i = 0; i < o->members_count; i++) {
+        char address[REPLICA_ADDRESS_SIZE];
+        CHECK(replica_address_join(o->members[i].raft_address, o->members[i].node_address,
+                                   address)); /* node_options_parse did it, too */
         config.bootstrap[i].id = o->members[i].id;
         config.bootstrap[i].role = REPLICA_VOTER;
         str_copy(config.bootstrap[i].address, sizeof config.bootstrap[i].address,
-                 str_from(o->members[i].raft_address));
+                 str_from(address));
     }
     return replica_create(&config, &hooks, n, position, &n->replica);
 }
@@ -485,6 +536,7 @@ static void begin_close(struct node *n)
         warm_up_stop(&n->warm_up);
         submit_queue_fail(n->queue);
         read_requests_end(n);
+        members_end(n);
         install_cancel(n);
     }
     chunk_source_end(n);
@@ -495,6 +547,12 @@ static void begin_close(struct node *n)
         log_info("closing");
         checkpoint_driver_pause(&n->checkpoints, checkpoints_idle_cb, n);
     }
+}
+
+void node_watch_end(struct node *n, void (*ended)(void *ctx), void *ctx)
+{
+    n->ended = ended;
+    n->ended_ctx = ctx;
 }
 
 void node_drain(struct node *n, void (*stopped)(void *ctx), void *ctx)

@@ -27,6 +27,10 @@ void node_drain(struct node *n, void (*stopped)(void *ctx), void *ctx);
 
 #define NODE_DRAIN_MS 8000
 
+/* ended is called once, from the loop, when this node is no member of its cluster any more: it should
+ * be drained then. */
+void node_watch_end(struct node *n, void (*ended)(void *ctx), void *ctx);
+
 /* Exit status when the log holds what only a newer version knows: to start again does not help. */
 #define NODE_EXIT_OUTDATED 76 /* EX_PROTOCOL */
 

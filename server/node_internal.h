@@ -1,6 +1,6 @@
 /* Inside of the node: node.c (life, hooks of the replica, drain), session.c (links and Submit
  * frames), requests.c (everything else that is asked), read_requests.c (reads that must wait),
- * status.c (status and metrics), install.c (a checkpoint from a peer). Nobody else includes this.
+ * members.c (who the members are), status.c (status and metrics), install.c (a checkpoint from a peer). Nobody else includes this.
  */
 #ifndef SERVER_NODE_INTERNAL_H
 #define SERVER_NODE_INTERNAL_H
@@ -11,6 +11,7 @@
 #include "proto/node.pb-c.h"
 #include "server/checkpoint_driver.h"
 #include "server/clock.h"
+#include "server/clock_watch.h"
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
@@ -18,6 +19,8 @@
 
 #define NODE_HAND_OVER_MS        2500 /* a drained leader tries this long to find a successor */
 #define NODE_TICK_MS             10
+#define NODE_TRANSFER_RETRY_MS   200
+#define NODE_MEMBER_WAIT_MS      2000 /* for what a change of the membership lacks and may get soon */
 #define NODE_IDLE_BATCH_MS       500 /* without commands the leader lets time pass this often */
 #define NODE_SESSIONS_MAX        4096
 #define NODE_FRAME_SIZE_MAX      (1u << 20) /* of a request */
@@ -38,6 +41,7 @@ struct session {
 };
 
 struct read_wait;
+struct member_change;
 struct installer;
 struct chunk_source;
 
@@ -56,6 +60,7 @@ struct node {
     struct submit_queue *queue;
     struct link_server *listener;
     struct cluster_clock clock;
+    struct clock_watch clock_watch;
     struct installer *installer; /* NULL: none under way */
     bool engine_absent;          /* an install is being loaded: no reads */
     bool partial_removing;       /* what is left of an install, by partial_work */
@@ -86,9 +91,14 @@ struct node {
 
     struct read_wait *reads;           /* waiting */
     uint32_t reads_count, index_waits; /* of those: for an index */
+    struct member_change *change; /* of the membership, under way; NULL: none */
+    char leader_address[REPLICA_ENDPOINT_SIZE]; /* node_leader_address */
 
     /* stopping */
     bool draining, closing;
+    bool removed;                 /* from the cluster */
+    void (*ended)(void *ctx); /* node_watch_end */
+    void *ended_ctx;
     uint64_t drain_begun_ms;
     unsigned parts_open;
     void (*stopped)(void *ctx);
@@ -110,7 +120,8 @@ void node_engine_replaced(struct node *n, struct engine *engine);
 bool node_takes_submits(const struct node *n);
 /* The format in force: what may be proposed (proto/format.h). */
 uint32_t node_format(const struct node *n);
-const char *node_leader_address(const struct node *n);
+/* Lent until the next call. "" when nobody knows. */
+const char *node_leader_address(struct node *n);
 enum replica_status node_hand_over(struct node *n, uint64_t to_id);
 
 /* ---- session.c ---- */
@@ -136,6 +147,17 @@ void read_request(struct session *s, const Holdfast__Request *request, const voi
 void read_requests_applied(struct node *n); /* more is applied: answer whom it serves */
 void read_requests_tick(struct node *n, uint64_t now_ms);
 void read_requests_end(struct node *n); /* answers all that wait with a refusal */
+
+/* ---- members.c ---- */
+/* Where a member listens for us, by the newest configuration, else by --member. False: nobody knows. */
+bool node_member_address(const struct node *n, uint64_t id,
+                         char address[static REPLICA_ENDPOINT_SIZE]);
+/* The same for who offers a checkpoint: its own configuration comes first. */
+bool node_ticket_address(const struct node *n, const struct replica_ticket *ticket, uint64_t id,
+                         char address[static REPLICA_ENDPOINT_SIZE]);
+void members_request(struct session *s, const Holdfast__Request *request);
+void members_tick(struct node *n, uint64_t now_ms);
+void members_end(struct node *n); /* answers the change under way */
 
 /* ---- status.c ---- */
 void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *arena);

@@ -33,7 +33,8 @@ static const struct option table[] = {
     {"cluster-key-file", 0, OPTION_TEXT, &raw.key_file, NULL, "FILE",
      "64 hex digits, mode 0600: the cluster's secret", 0, 0},
     {"member", 0, OPTION_LIST, &raw.members, NULL, "ID=RAFT/NODE",
-     "a member: 1=10.0.0.1:7001/10.0.0.1:7101; repeat for each", 0, 0},
+     "a member of a new cluster, or itself and whom to know first: 1=10.0.0.1:7001/10.0.0.1:7101", 0,
+     0},
     {"listen-raft", 0, OPTION_TEXT, &raw.listen_raft, NULL, "ADDR",
      "where to listen for peers (default: own --member)", 0, 0},
     {"listen-node", 0, OPTION_TEXT, &raw.listen_node, NULL, "ADDR",
@@ -144,8 +145,7 @@ static enum options_result invalid(const char *what, const char *value)
 /* "1=127.0.0.1:7001/127.0.0.1:7101" */
 static bool parse_member(const char *text, struct node_member *m)
 {
-    char *end, host[ADDRESS_HOST_SIZE];
-    uint16_t port;
+    char *end, joined[REPLICA_ADDRESS_SIZE];
     const char *slash = strchr(text, '/');
     m->id = strtoull(text, &end, 10);
     if (m->id == 0 || m->id > UINT32_MAX || *end != '=' || slash == NULL || slash < end) {
@@ -154,8 +154,7 @@ static bool parse_member(const char *text, struct node_member *m)
     struct str raft = {end + 1, (uint32_t)(slash - end - 1)};
     return str_copy(m->raft_address, sizeof m->raft_address, raft) &&
            str_copy(m->node_address, sizeof m->node_address, str_from(slash + 1)) &&
-           address_parse(m->raft_address, host, &port) == 0 && port != 0 &&
-           address_parse(m->node_address, host, &port) == 0 && port != 0;
+           replica_address_join(m->raft_address, m->node_address, joined);
 }
 
 const struct node_member *node_options_member(const struct node_options *o, uint64_t id)

@@ -16,8 +16,8 @@
 /* One member of the cluster: --member ID=RAFT_HOST:PORT/NODE_HOST:PORT */
 struct node_member {
     uint64_t id;
-    char raft_address[REPLICA_ADDRESS_SIZE];
-    char node_address[REPLICA_ADDRESS_SIZE];
+    char raft_address[REPLICA_ENDPOINT_SIZE];
+    char node_address[REPLICA_ENDPOINT_SIZE];
 };
 
 struct node_options {

@@ -61,14 +61,16 @@ static void move_leader(struct session *s, const Holdfast__Request *request)
                            status == REPLICA_OK ? HOLDFAST__STATUS__STATUS_OK
                                                 : HOLDFAST__STATUS__STATUS_REFUSED,
                            status == REPLICA_OK ? "under way"
-                                                : "not possible now: no such voter, or it "
-                                                  "is not connected or too far behind");
+                           : to_id == 0 ? "no other voter is connected and not drained"
+                                        : "no such voter, or it is drained, not connected, or this "
+                                          "node is handing over already");
 }
 
 static void drain(struct session *s, const Holdfast__Request *request)
 {
     struct node *n = s->node;
     n->drained = request->drain->on;
+    replica_set_willing(n->replica, !n->drained);
     if (n->drained && n->role == REPLICA_LEADER) {
         (void)node_hand_over(n, 0); /* tried again by the tick */
     }
@@ -120,6 +122,11 @@ void request_dispatch(struct session *s, const Holdfast__Request *request, const
         return;
     case HOLDFAST__REQUEST__BODY_DRAIN:
         drain(s, request);
+        return;
+    case HOLDFAST__REQUEST__BODY_MEMBER_ADD:
+    case HOLDFAST__REQUEST__BODY_MEMBER_ASSIGN:
+    case HOLDFAST__REQUEST__BODY_MEMBER_REMOVE:
+        members_request(s, request);
         return;
     case HOLDFAST__REQUEST__BODY_SNAPSHOT_CHUNK:
         chunk_request(s, request);

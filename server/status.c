@@ -20,11 +20,13 @@ static Holdfast__Member *put_member(struct node *n, const struct replica_peer_in
                                     struct arena *arena)
 {
     Holdfast__Member *m = arena_alloc(arena, sizeof *m);
-    const struct node_member *known = node_options_member(n->options, peer->member.id);
+    char raft[REPLICA_ENDPOINT_SIZE], address[REPLICA_ENDPOINT_SIZE];
+    replica_address_raft(peer->member.address, raft);
+    (void)node_member_address(n, peer->member.id, address);
     holdfast__member__init(m);
     m->id = peer->member.id;
-    m->raft_address = keep(arena, peer->member.address);
-    m->node_address = keep(arena, known != NULL ? known->node_address : "");
+    m->raft_address = keep(arena, raft);
+    m->node_address = keep(arena, address);
     m->role = (uint32_t)peer->member.role;
     m->connected = peer->connected;
     m->match_index = peer->match_index;
@@ -66,6 +68,8 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
     }
     m->time_ms = cluster_clock_estimate_ms(&n->clock, clock_monotonic_ns());
     m->wall_ms = clock_wall_ms();
+    (void)clock_peers_offset_ms(&n->clock.peers, &m->clock_offset_ms);
+    m->clock_suspect = clock_peers_suspect(&n->clock.peers);
     m->uptime_ms = uv_now(n->loop) - n->started_ms;
     m->orders = stats.orders;
     m->events_pending = stats.events;
@@ -80,6 +84,8 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
         m->startup_total = install.blocks_total;
     }
     m->elections = info.elections;
+    m->draining = n->draining || n->drained;
+    m->refilling = info.refilling;
     m->format = (uint32_t)engine_format(n->engine);
     m->format_oldest = FORMAT_OLDEST;
     m->format_newest = FORMAT_NEWEST;
@@ -304,11 +310,7 @@ static void write_process(struct node *n, struct text *t)
     family(t, "holdfast_reads_total", "counter", "Reads answered.", (double)n->reads_total);
     metrics_family(t, "holdfast_loop_lag_seconds", "histogram", "How late the loop's timer fires.");
     metrics_histogram_seconds(t, "holdfast_loop_lag_seconds", NULL, &n->loop_lag_ns);
-    family(t, "holdfast_clock_difference_seconds", "gauge",
-           "Wall clock minus the cluster's time, on the leader.",
-           (double)n->clock.wall_difference_ms / 1e3);
-    family(t, "holdfast_clock_suspicious", "gauge",
-           "1 when the leader does not believe its wall clock.", n->clock.suspicious);
+    clock_watch_write_metrics(n, t);
     metrics_process(t);
 }
 

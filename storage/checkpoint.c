@@ -9,15 +9,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/advice.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
@@ -99,11 +98,10 @@ int checkpoint_write_current(struct checkpoint *c, const char *name)
     return 0;
 }
 
-/* Returns the generation, 0 if there is no CURRENT, or -1 after logging. */
-static int64_t read_current(const struct checkpoint *c)
+int64_t checkpoint_read_current(const char *directory)
 {
-    char path[CHECKPOINT_PATH_SIZE], line[CHECKPOINT_NAME_SIZE + 2];
-    checkpoint_generation_path(c, CURRENT_NAME, path);
+    char path[CHECKPOINT_PATH_SIZE + 16], line[CHECKPOINT_NAME_SIZE + 2];
+    snprintf(path, sizeof path, "%s/" CURRENT_NAME, directory);
     FILE *f = fopen(path, "re");
     if (f == NULL) {
         if (errno == ENOENT) {
@@ -121,11 +119,9 @@ static int64_t read_current(const struct checkpoint *c)
         generation = parse_name(line);
     }
     if (generation == 0 || generation > INT64_MAX) {
-        log_error(
-            "%s: does not name a generation: it is damaged; if there is exactly one gen-… "
-            "directory beside it, write its name into it, else empty the data directory and let "
-            "the node refill from its peers",
-            path);
+        log_error("%s offset 0: does not name a generation: it is damaged. If there is exactly one "
+                  "gen-… directory beside it, its name and a newline belong here; else: " ADVICE_REBUILD,
+                  path);
         return -1;
     }
     return (int64_t)generation;
@@ -178,9 +174,9 @@ void checkpoint_remove_others(struct checkpoint *c)
 
 /* Without CURRENT only what the very first start may leave is acceptable: a first generation that
  * never held a checkpoint. Returns 0, or -1 after logging. */
-static int refuse_orphans(struct checkpoint *c)
+int checkpoint_refuse_orphans(const char *directory)
 {
-    DIR *d = opendir(c->path);
+    DIR *d = opendir(directory);
     struct dirent *entry;
     int result = 0;
     while (d != NULL && (entry = readdir(d)) != NULL) {
@@ -188,16 +184,20 @@ static int refuse_orphans(struct checkpoint *c)
         struct checkpoint_env env;
         struct checkpoint_meta meta;
         MDB_txn *txn;
-        char path[CHECKPOINT_PATH_SIZE], data[CHECKPOINT_PATH_SIZE + 16];
+        char path[CHECKPOINT_PATH_SIZE + 64], data[CHECKPOINT_PATH_SIZE + 80];
         struct stat st;
         if (generation == 0) {
             continue;
         }
-        checkpoint_generation_path(c, entry->d_name, path);
+        snprintf(path, sizeof path, "%s/%.*s", directory, (int)CHECKPOINT_NAME_SIZE, entry->d_name);
         snprintf(data, sizeof data, "%s/data.mdb", path);
         bool empty = generation == 1 && (stat(data, &st) < 0 || st.st_size == 0);
-        if (!empty && generation == 1 &&
-            checkpoint_env_open(&env, path, generation, c->map_size, true, 0) == 0) {
+        if (!empty && generation == 1) {
+            if (checkpoint_verify_file(path, false) < 0 ||
+                checkpoint_env_open(&env, path, generation, 0, false, MDB_RDONLY | MDB_NOLOCK) < 0) {
+                result = -1;
+                continue;
+            }
             if (mdb_txn_begin(env.env, NULL, MDB_RDONLY, &txn) == 0) {
                 empty = checkpoint_env_read_meta(&env, txn, &meta) == 1;
                 mdb_txn_abort(txn);
@@ -205,10 +205,9 @@ static int refuse_orphans(struct checkpoint *c)
             checkpoint_env_close(&env);
         }
         if (!empty) {
-            log_error(
-                "%s: CURRENT is missing beside %s; write the name of the right generation into it, "
-                "or empty the data directory and let the node refill from its peers",
-                c->path, entry->d_name);
+            log_error("%s/CURRENT: is missing beside %s. If that is the only one, its name and a newline "
+                      "belong there; else: " ADVICE_REBUILD,
+                      directory, entry->d_name);
             result = -1;
         }
     }
@@ -221,7 +220,7 @@ static int refuse_orphans(struct checkpoint *c)
 static int open_first(struct checkpoint *c)
 {
     char name[CHECKPOINT_NAME_SIZE], path[CHECKPOINT_PATH_SIZE];
-    if (refuse_orphans(c) < 0) {
+    if (checkpoint_refuse_orphans(c->path) < 0) {
         return -1;
     }
     checkpoint_remove_others(c); /* generation 0 is current: all go */
@@ -239,63 +238,75 @@ static int open_first(struct checkpoint *c)
     return 0;
 }
 
-/* In a child: LMDB follows damaged pages wherever they lead. Returns 0, or -1 after logging. */
-static int verify_apart(struct checkpoint *c, const char *path, uint64_t generation)
-{
-    pid_t pid = fork();
-    if (pid < 0) {
-        log_error("fork: %s", strerror(errno));
-        return -1;
-    }
-    if (pid == 0) {
-        static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
-        for (size_t i = 0; i < ARRAY_COUNT(fatal); i++) {
-            signal(fatal[i], SIG_DFL);
-        }
-        struct checkpoint_env env;
-        struct checkpoint_meta meta;
-        MDB_txn *txn;
-        int result = -1;
-        if (checkpoint_env_open(&env, path, generation, c->map_size, false, MDB_RDONLY) == 0 &&
-            mdb_txn_begin(env.env, NULL, MDB_RDONLY, &txn) == 0) {
-            bool none = checkpoint_env_read_meta(&env, txn, &meta) == 1;
-            mdb_txn_abort(txn);
-            result = none ? 0 : checkpoint_env_walk(&env, path, NULL, NULL, &meta);
-        }
-        _exit(result == 0 ? 0 : 1);
-    }
-    int status;
-    while (waitpid(pid, &status, 0) < 0) {
-        CHECK(errno == EINTR);
-    }
-    if (WIFSIGNALED(status)) {
-        log_error(
-            "%s/data.mdb: reading it ended in signal %d: it is damaged; restore it from a backup, "
-            "or empty the data directory and let the node refill from its peers",
-            path, WTERMSIG(status));
-    }
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
-}
-
 static int open_generation(struct checkpoint *c, uint64_t generation)
 {
     char name[CHECKPOINT_NAME_SIZE], path[CHECKPOINT_PATH_SIZE];
     checkpoint_generation_name(generation, false, name);
     checkpoint_generation_path(c, name, path);
-    if (verify_apart(c, path, generation) < 0 ||
+    if (checkpoint_verify_file(path, false) < 0 ||
         checkpoint_env_open(&c->env, path, generation, c->map_size, false, 0) < 0) {
         return -1;
     }
+    const char *outer = checkpoint_guard_begin(c->env.path);
     MDB_txn *txn;
     CHECK(mdb_txn_begin(c->env.env, NULL, MDB_RDONLY, &txn) == 0);
     int rv = checkpoint_env_read_meta(&c->env, txn, &c->meta);
-    mdb_txn_abort(txn);
     c->has_meta = rv == 0;
+    if (rv < 0) {
+        log_error("%s/data.mdb: its meta record is damaged. " ADVICE_REBUILD, path);
+    } else {
+        rv = checkpoint_env_check_owner(&c->env, txn, &c->owner);
+    }
+    mdb_txn_abort(txn);
+    checkpoint_guard_end(outer);
     if (rv < 0) {
         checkpoint_env_close(&c->env);
         return -1;
     }
     return 0;
+}
+
+int checkpoint_inspect(const struct checkpoint_config *config, checkpoint_block_cb put, void *ctx,
+                       struct checkpoint_meta *meta)
+{
+    char directory[CHECKPOINT_PATH_SIZE], name[CHECKPOINT_NAME_SIZE],
+        path[CHECKPOINT_PATH_SIZE + CHECKPOINT_NAME_SIZE + 1];
+    struct checkpoint_env env;
+    struct checkpoint_owner owner = {.node_id = config->node_id};
+    struct stat st;
+    MDB_txn *txn;
+    memcpy(owner.cluster_id, config->cluster_id, sizeof owner.cluster_id);
+    int n = snprintf(directory, sizeof directory, "%s/checkpoint", config->directory);
+    CHECK(n > 0);
+    CHECK((size_t)n < sizeof directory);
+    if (stat(directory, &st) < 0 && errno == ENOENT) {
+        return 0;
+    }
+    int64_t generation = checkpoint_read_current(directory);
+    if (generation <= 0) {
+        return generation < 0 ? -1 : checkpoint_refuse_orphans(directory);
+    }
+    checkpoint_generation_name((uint64_t)generation, false, name);
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    if (checkpoint_verify_file(path, true) < 0 ||
+        checkpoint_env_open(&env, path, (uint64_t)generation, config->map_size, false,
+                            MDB_RDONLY | MDB_NOLOCK) < 0) {
+        return -1;
+    }
+    const char *outer = checkpoint_guard_begin(env.path);
+    CHECK(mdb_txn_begin(env.env, NULL, MDB_RDONLY, &txn) == 0);
+    int rv = checkpoint_env_read_meta(&env, txn, meta);
+    if (rv >= 0 && checkpoint_env_check_owner(&env, txn, &owner) < 0) {
+        rv = -2; /* logged */
+    }
+    mdb_txn_abort(txn);
+    int result = rv == 1 ? 0 : -1;
+    if (rv == 0 || rv == -1) { /* the walk says what is wrong with the meta */
+        result = checkpoint_env_walk(&env, path, put, ctx, meta) == 0 ? 1 : -1;
+    }
+    checkpoint_guard_end(outer);
+    checkpoint_env_close(&env);
+    return result;
 }
 
 int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **out)
@@ -304,6 +315,8 @@ int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **
     CHECK(c != NULL);
     c->loop = config->loop;
     c->map_size = config->map_size != 0 ? config->map_size : CHECKPOINT_MAP_SIZE_DEFAULT;
+    c->owner.node_id = config->node_id;
+    memcpy(c->owner.cluster_id, config->cluster_id, sizeof c->owner.cluster_id);
     int n = snprintf(c->path, sizeof c->path - CHECKPOINT_NAME_SIZE - 1, "%s/checkpoint",
                      config->directory);
     CHECK(n > 0);
@@ -316,7 +329,7 @@ int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **
     if (make_directory(c->path) < 0 || checkpoint_sync_path(config->directory) < 0) {
         goto err;
     }
-    int64_t generation = read_current(c);
+    int64_t generation = checkpoint_read_current(c->path);
     if (generation < 0 ||
         (generation == 0 ? open_first(c) : open_generation(c, (uint64_t)generation)) < 0) {
         goto err;

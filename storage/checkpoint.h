@@ -30,6 +30,7 @@
 #include "engine/engine.h"
 
 #define CHECKPOINT_FORMAT_VERSION    1u
+#define CHECKPOINT_EXIT_CODE         74 /* EX_IOERR: the map cannot be read: checkpoint_guard.c */
 #define CHECKPOINT_POSITION_SIZE_MAX 2048u
 #define CHECKPOINT_QUEUE_SIZE_MAX                                                                  \
     (16u << 20)                        /* handed over and not yet written: see checkpoint_room */
@@ -53,13 +54,16 @@ struct checkpoint_config {
     uv_loop_t *loop;
     const char *directory; /* the node's data directory; checkpoint/ is made in it. Copied */
     uint64_t map_size;     /* at least; 0: CHECKPOINT_MAP_SIZE_DEFAULT */
+    /* Whose checkpoints these are: another's are refused. 0: nobody asks. */
+    uint64_t node_id;
+    uint8_t cluster_id[16];
 };
 
 struct checkpoint;
 
-/* Opens or creates, removes what an unfinished install or switch left, and verifies every block in
- * a child process (LMDB itself trusts its pages: damage may end in a signal, there). Blocking;
- * before any thread is started. Returns 0, or -1 after logging what is wrong and what to do. */
+/* Opens or creates, removes what an unfinished install or switch left, and judges the structure of the
+ * file before LMDB, which trusts its pages, follows them (docs/adr/0014); the content of each block is
+ * judged by whoever reads it. Blocking. Returns 0, or -1 after logging what is wrong and what to do. */
 int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **c);
 
 /* Loop. A checkpoint under way is given up (its done is not called). No blocking function may be
@@ -75,6 +79,12 @@ typedef int (*checkpoint_block_cb)(void *ctx, const struct engine_block *block);
 /* Gives every block of the newest checkpoint to put, CRCs checked. Blocking. Returns 0, or -1 after
  * logging (damage, or put refused). */
 int checkpoint_load(struct checkpoint *c, checkpoint_block_cb put, void *ctx);
+
+/* The same without a store, without a change on disk and beside nothing: judges DIR/checkpoint as a start
+ * would, structure and content, and gives every block to put (NULL: to nobody). owner as in the config.
+ * Returns 1 with the meta, 0: there is no checkpoint, -1 after logging. Blocking. */
+int checkpoint_inspect(const struct checkpoint_config *config, checkpoint_block_cb put, void *ctx,
+                       struct checkpoint_meta *meta);
 
 /* ---- taking one (loop) ---- */
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/advice.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
@@ -16,6 +17,9 @@ _Static_assert(sizeof(size_t) == sizeof(uint64_t), "MDB_INTEGERKEY takes size_t 
 
 #define META_MAGIC 0x504B4348u /* "HCKP" */
 #define META_KEY   "checkpoint"
+#define OWNER_KEY   "owner"
+#define OWNER_MAGIC 0x4E574F48u /* "HOWN" */
+#define OWNER_SIZE  32u
 #define READERS    (CHECKPOINT_READERS_MAX + 8)
 
 static MDB_val meta_key(void)
@@ -30,15 +34,18 @@ int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t gen
     char file[CHECKPOINT_PATH_SIZE + 16];
     struct stat st;
     snprintf(file, sizeof file, "%s/data.mdb", path);
+    map_size = map_size != 0 ? map_size : CHECKPOINT_MAP_SIZE_DEFAULT;
     if (stat(file, &st) == 0 && (uint64_t)st.st_size > map_size / 4) {
         map_size = (uint64_t)st.st_size * 4;
     } else if (!create && stat(file, &st) < 0) {
-        log_error("%s: %s; restore it from a backup, or empty the data directory and let the node "
-                  "refill from its peers",
+        log_error("%s: %s. " ADVICE_REBUILD,
                   file, strerror(errno));
         return -1;
     }
-    *e = (struct checkpoint_env){.generation = generation};
+    memset(e, 0, sizeof *e);
+    e->generation = generation;
+    snprintf(e->path, sizeof e->path, "%s", path);
+    const char *outer = checkpoint_guard_begin(e->path);
     int rv = mdb_env_create(&e->env);
     CHECK(rv == 0);
     CHECK(mdb_env_set_maxdbs(e->env, 2) == 0);
@@ -46,7 +53,7 @@ int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t gen
     CHECK(mdb_env_set_mapsize(e->env, map_size) == 0);
     rv = mdb_env_open(e->env, path, MDB_NOTLS | MDB_NORDAHEAD | flags, 0600);
     MDB_txn *txn = NULL;
-    if (rv == 0) {
+    if (rv == 0 && (flags & MDB_NOLOCK) == 0) {
         int dead;
         rv = mdb_reader_check(e->env, &dead);
     }
@@ -64,12 +71,12 @@ int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t gen
         rv = mdb_txn_commit(txn);
         txn = NULL;
     }
+    checkpoint_guard_end(outer);
     if (rv != 0) {
         if (txn != NULL) {
             mdb_txn_abort(txn);
         }
-        log_error("%s: %s; it is damaged or not readable: restore it from a backup, or empty the "
-                  "data directory and let the node refill from its peers",
+        log_error("%s: %s; it is damaged or not readable. " ADVICE_REBUILD,
                   file, mdb_strerror(rv));
         checkpoint_env_close(e);
         return -1;
@@ -77,8 +84,7 @@ int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t gen
     /* A file that was cut would end in SIGBUS when its tail is read. */
     if (!create && (stat(file, &st) < 0 || (uint64_t)st.st_size < checkpoint_env_used(e))) {
         log_error(
-            "%s: is %llu bytes, should be at least %llu: it was cut; restore it from a backup, "
-            "or empty the data directory and let the node refill from its peers",
+            "%s: is %llu bytes, should be at least %llu: it was cut. " ADVICE_REBUILD,
             file, (unsigned long long)st.st_size, (unsigned long long)checkpoint_env_used(e));
         checkpoint_env_close(e);
         return -1;
@@ -181,6 +187,63 @@ int checkpoint_env_write_meta(struct checkpoint_env *e, MDB_txn *txn, struct che
     return mdb_put(txn, e->meta, &key, &value, 0);
 }
 
+/* ---- whose it is ---- */
+
+static MDB_val owner_key(void)
+{
+    static char key[] = OWNER_KEY;
+    return (MDB_val){sizeof key - 1, key};
+}
+
+static size_t owner_encode(const struct checkpoint_owner *o, uint8_t out[static OWNER_SIZE])
+{
+    struct writer w = writer_init(out, OWNER_SIZE);
+    writer_u32(&w, OWNER_MAGIC);
+    writer_bytes(&w, o->cluster_id, sizeof o->cluster_id);
+    writer_u64(&w, o->node_id);
+    writer_u32(&w, crc32c(0, out, writer_size(&w)));
+    CHECK(!w.failed);
+    return writer_size(&w);
+}
+
+int checkpoint_env_write_owner(struct checkpoint_env *e, MDB_txn *txn,
+                               const struct checkpoint_owner *owner)
+{
+    uint8_t encoded[OWNER_SIZE];
+    if (owner->node_id == 0) {
+        return 0;
+    }
+    MDB_val key = owner_key(), value = {owner_encode(owner, encoded), encoded};
+    return mdb_put(txn, e->meta, &key, &value, 0);
+}
+
+int checkpoint_env_check_owner(struct checkpoint_env *e, MDB_txn *txn,
+                               const struct checkpoint_owner *owner)
+{
+    uint8_t encoded[OWNER_SIZE];
+    MDB_val key = owner_key(), value;
+    if (owner->node_id == 0 || mdb_get(txn, e->meta, &key, &value) == MDB_NOTFOUND) {
+        return 0;
+    }
+    size_t size = owner_encode(owner, encoded);
+    if (value.mv_size != size ||
+        load_u32((const uint8_t *)value.mv_data + size - 4) != crc32c(0, value.mv_data, size - 4)) {
+        log_error("%s/data.mdb: the record of its owner is damaged. " ADVICE_REBUILD, e->path);
+        return -1;
+    }
+    if (memcmp(value.mv_data, encoded, size) != 0) {
+        log_error("%s/data.mdb: this checkpoint belongs to node %llu of %s, we are node %llu. Put the "
+                  "right file back. " ADVICE_REBUILD,
+                  e->path, (unsigned long long)load_u64((const uint8_t *)value.mv_data + 20),
+                  memcmp((const uint8_t *)value.mv_data + 4, owner->cluster_id, 16) == 0
+                      ? "this cluster"
+                      : "another cluster",
+                  (unsigned long long)owner->node_id);
+        return -1;
+    }
+    return 0;
+}
+
 /* ---- blocks ---- */
 
 static uint32_t block_crc(uint64_t key, const void *data, size_t size)
@@ -236,17 +299,16 @@ static int walk_blocks(struct checkpoint_env *e, MDB_txn *txn, const char *path,
         struct engine_block block;
         if (checkpoint_env_check_value(&key, &value, &block) < 0) {
             log_error(
-                "%s: block after %llx does not match its checksum: it is damaged; restore it from "
-                "a backup, or empty the data directory and let the node refill from its peers",
+                "%s/data.mdb: block after %llx does not match its checksum: it is damaged. " ADVICE_REBUILD,
                 path, (unsigned long long)last);
+            (void)checkpoint_verify_file(path, true); /* says at which offset */
             result = -1;
             break;
         }
         uint64_t number = checkpoint_key(block.table, block.number);
         if (*count > 0 && number <= last) { /* also ends a walk in a circle */
             log_error(
-                "%s: blocks out of order after %llx: it is damaged; restore it from a backup, or "
-                "empty the data directory and let the node refill from its peers",
+                "%s/data.mdb: blocks out of order after %llx: it is damaged. " ADVICE_REBUILD,
                 path, (unsigned long long)last);
             result = -1;
             break;
@@ -254,7 +316,8 @@ static int walk_blocks(struct checkpoint_env *e, MDB_txn *txn, const char *path,
         last = number;
         (*count)++;
         if (put != NULL && put(ctx, &block) < 0) {
-            log_error("%s: block %llx is not understood: written by another version, or damaged",
+            log_error("%s/data.mdb: block %llx is not understood: written by another version, or "
+                      "damaged. " ADVICE_REBUILD,
                       path, (unsigned long long)number);
             result = -1;
             break;
@@ -274,28 +337,29 @@ int checkpoint_env_walk(struct checkpoint_env *e, const char *path, checkpoint_b
 {
     MDB_txn *txn;
     uint64_t count;
+    const char *outer = checkpoint_guard_begin(e->path);
     int rv = mdb_txn_begin(e->env, NULL, MDB_RDONLY, &txn);
     if (rv != 0) {
         log_error("%s: %s", path, mdb_strerror(rv));
+        checkpoint_guard_end(outer);
         return -1;
     }
     int result = checkpoint_env_read_meta(e, txn, meta);
     if (result != 0) {
         log_error(
-            "%s: its meta record is %s; restore it from a backup, or empty the data directory and "
-            "let the node refill from its peers",
+            "%s/data.mdb: its meta record is %s. " ADVICE_REBUILD,
             path, result > 0 ? "missing" : "damaged");
         result = -1;
     } else {
         result = walk_blocks(e, txn, path, put, ctx, &count);
         if (result == 0 && count != meta->blocks_count) {
             log_error(
-                "%s: has %llu blocks, should have %llu: it is damaged; restore it from a backup, "
-                "or empty the data directory and let the node refill from its peers",
+                "%s/data.mdb: has %llu blocks, should have %llu: it is damaged. " ADVICE_REBUILD,
                 path, (unsigned long long)count, (unsigned long long)meta->blocks_count);
             result = -1;
         }
     }
     mdb_txn_abort(txn);
+    checkpoint_guard_end(outer);
     return result;
 }

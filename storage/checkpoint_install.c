@@ -8,21 +8,17 @@
  * the meta → the caller judges every block as it stands on disk → commit.
  *
  * LMDB is copy-on-write and each piece is synced, so a crash at any point leaves the pieces before it,
- * and a record that says so. A part is found again at the next start, read in a child process as
- * everything that LMDB holds is before it is trusted, and taken up when the very same checkpoint is
- * offered again. What is wrong with it costs the part, never more: it is removed and the install starts
+ * and a record that says so. A part is found again at the next start, judged as everything is before LMDB
+ * follows it (checkpoint_verify.c), and taken up when the very same checkpoint is offered again. What is wrong with it costs the part, never more: it is removed and the install starts
  * over.
  *
  * Failure modes: a chunk that is wrong, no space, an I/O error: -1, the caller aborts. The map is too
  * small: it grows, within the call. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -104,8 +100,8 @@ static int record_read(struct checkpoint_install *i, MDB_txn *txn)
     return 0;
 }
 
-/* The part's record and the last key; with `walk` every block too. 0, or -1. */
-static int part_read(struct checkpoint_install *i, bool walk)
+/* The part's record and its last key. 0, or -1. */
+static int part_read(struct checkpoint_install *i)
 {
     MDB_txn *txn;
     MDB_cursor *cursor;
@@ -114,29 +110,20 @@ static int part_read(struct checkpoint_install *i, bool walk)
     if (mdb_txn_begin(i->env.env, NULL, MDB_RDONLY, &txn) != 0) {
         return -1;
     }
+    const char *outer = checkpoint_guard_begin(i->temporary);
     int result = record_read(i, txn);
-    if (result == 0) {
+    if (result == 0 && i->blocks > 0) {
         CHECK(mdb_cursor_open(txn, i->env.blocks, &cursor) == 0);
-        uint64_t count = 0;
-        for (int rv = mdb_cursor_get(cursor, &key, &value, walk ? MDB_FIRST : MDB_LAST); rv == 0;
-             rv = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
-            if (checkpoint_env_check_value(&key, &value, &block) < 0) {
-                result = -1;
-                break;
-            }
-            uint64_t number = checkpoint_key(block.table, block.number);
-            if (i->any && number <= i->last_key) {
-                result = -1;
-                break;
-            }
+        if (mdb_cursor_get(cursor, &key, &value, MDB_LAST) == 0 &&
+            checkpoint_env_check_value(&key, &value, &block) == 0) {
             i->any = true;
-            i->last_key = number;
-            count++;
+            i->last_key = checkpoint_key(block.table, block.number);
+        } else {
+            result = -1;
         }
         mdb_cursor_close(cursor);
-        result = walk && count != i->blocks ? -1 : result;
-        result = i->any != (i->blocks > 0) ? -1 : result;
     }
+    checkpoint_guard_end(outer);
     mdb_txn_abort(txn);
     return result;
 }
@@ -148,31 +135,6 @@ static void part_path(struct checkpoint_install *i, struct checkpoint *c)
     i->generation = c->env.generation + 1;
     checkpoint_generation_name(i->generation, true, name);
     checkpoint_generation_path(c, name, i->temporary);
-}
-
-/* In a child: see checkpoint.c. 0 when the part is sound in every block. */
-static int part_read_apart(struct checkpoint *c)
-{
-    pid_t pid = fork();
-    if (pid < 0) {
-        return -1;
-    }
-    if (pid == 0) {
-        static const int fatal[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
-        for (size_t s = 0; s < ARRAY_COUNT(fatal); s++) {
-            signal(fatal[s], SIG_DFL);
-        }
-        struct checkpoint_install i = {0};
-        part_path(&i, c);
-        int rv = checkpoint_env_open(&i.env, i.temporary, i.generation, c->map_size, false,
-                                     MDB_RDONLY);
-        _exit(rv == 0 && part_read(&i, true) == 0 ? 0 : 1);
-    }
-    int status;
-    while (waitpid(pid, &status, 0) < 0) {
-        CHECK(errno == EINTR);
-    }
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
 static void part_note(struct checkpoint *c, const struct checkpoint_install *i)
@@ -195,12 +157,12 @@ void checkpoint_find_partial(struct checkpoint *c)
     if (stat(file, &st) < 0 || st.st_size == 0) {
         return;
     }
-    if (part_read_apart(c) < 0 ||
+    if (checkpoint_verify_file(i.temporary, true) < 0 ||
         checkpoint_env_open(&i.env, i.temporary, i.generation, c->map_size, false, 0) < 0) {
         log_warn("install: %s: of no use, removed: the install will start over", i.temporary);
         return;
     }
-    if (part_read(&i, false) == 0) {
+    if (part_read(&i) == 0) {
         part_note(c, &i);
         log_info("install: a part is there index=%llu blocks=%llu/%llu",
                  (unsigned long long)i.meta.index, (unsigned long long)i.blocks,
@@ -235,8 +197,9 @@ static int resume(struct checkpoint_install *i, const struct checkpoint_identity
         is.index != of->index || is.term != of->term || is.digest != of->digest) {
         return -1;
     }
-    if (checkpoint_env_open(&i->env, i->temporary, i->generation, c->map_size, false, 0) < 0 ||
-        part_read(i, false) < 0) {
+    if (checkpoint_verify_file(i->temporary, false) < 0 ||
+        checkpoint_env_open(&i->env, i->temporary, i->generation, c->map_size, false, 0) < 0 ||
+        part_read(i) < 0) {
         checkpoint_env_close(&i->env);
         log_warn("install: %s: of no use, removed: the install starts over", i->temporary);
         return -1;
@@ -342,7 +305,8 @@ static int write_in(struct checkpoint_install *i, MDB_txn *txn, bool whole)
     rv = rv == 0 ? record_write(i, txn) : rv;
     if (rv == 0 && whole) {
         struct checkpoint_meta meta = i->meta;
-        rv = checkpoint_env_write_meta(&i->env, txn, &meta);
+        rv = checkpoint_env_write_owner(&i->env, txn, &i->c->owner);
+        rv = rv == 0 ? checkpoint_env_write_meta(&i->env, txn, &meta) : rv;
         CHECK(rv != 0 || meta.blocks_count == i->blocks);
     }
     return rv;

@@ -17,7 +17,13 @@
 #define CHECKPOINT_SLICE_SIZE    (256u << 10) /* handed from loop to thread at once */
 
 /* One LMDB environment. */
+struct checkpoint_owner {
+    uint8_t cluster_id[16];
+    uint64_t node_id; /* 0: not known, nothing is written or compared */
+};
+
 struct checkpoint_env {
+    char path[CHECKPOINT_PATH_SIZE]; /* of the directory */
     uint64_t generation;
     MDB_env *env;
     MDB_dbi blocks, meta;
@@ -30,6 +36,12 @@ struct checkpoint_env {
 int checkpoint_env_open(struct checkpoint_env *e, const char *path, uint64_t generation,
                         uint64_t map_size, bool create, unsigned flags);
 void checkpoint_env_close(struct checkpoint_env *e);
+/* Says in the meta database whose this is. Returns an LMDB error. */
+int checkpoint_env_write_owner(struct checkpoint_env *e, MDB_txn *txn,
+                               const struct checkpoint_owner *owner);
+/* 0, also when the environment does not say (none was written before ADR 0014), or -1 after logging. */
+int checkpoint_env_check_owner(struct checkpoint_env *e, MDB_txn *txn,
+                               const struct checkpoint_owner *owner);
 /* 0, 1: there is none, -1: damaged (not logged). */
 int checkpoint_env_read_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta);
 /* Sets blocks_count and written_wall_ms, writes. Returns an LMDB error. */
@@ -54,6 +66,19 @@ static inline uint64_t checkpoint_key(uint32_t table, uint32_t number)
     return (uint64_t)table << 32 | number;
 }
 
+/* ---- checkpoint_verify.c ---- */
+
+/* Judges the structure of path/data.mdb without LMDB: what LMDB would trust; with content also the CRC of
+ * every block. 0, or -1 after logging file, offset and what to do. */
+int checkpoint_verify_file(const char *path, bool content);
+
+/* ---- checkpoint_guard.c ---- */
+
+/* From begin to end SIGBUS and SIGSEGV of this thread mean that path/data.mdb cannot be read: they end the
+ * process with a message and CHECKPOINT_EXIT_CODE. Nests: end gets what begin returned. Borrows path. */
+const char *checkpoint_guard_begin(const char *path);
+void checkpoint_guard_end(const char *outer);
+
 /* ---- the store ---- */
 
 struct checkpoint_pin {
@@ -75,6 +100,7 @@ struct checkpoint {
     uv_loop_t *loop;
     char path[CHECKPOINT_PATH_SIZE]; /* DIR/checkpoint */
     uint64_t map_size;
+    struct checkpoint_owner owner;
 
     /* Guards env as a whole against being switched or grown, the pins' table, and meta. */
     pthread_mutex_t lock;
@@ -132,6 +158,10 @@ void checkpoint_generation_name(uint64_t generation, bool temporary,
                                 char out[static CHECKPOINT_NAME_SIZE]);
 int checkpoint_sync_path(const char *path); /* file or directory; -1 after logging */
 int checkpoint_write_current(struct checkpoint *c, const char *name);
+/* Of the directory DIR/checkpoint. The generation, 0 if there is no CURRENT, or -1 after logging. */
+int64_t checkpoint_read_current(const char *directory);
+/* 0, or -1 after logging: a generation lies there without CURRENT, and it is not a first empty one. */
+int checkpoint_refuse_orphans(const char *directory);
 /* Removes every generation but the current one and the part of an install (partial_generation); errors
  * are logged only. */
 void checkpoint_remove_others(struct checkpoint *c);

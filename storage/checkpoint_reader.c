@@ -8,6 +8,7 @@
  * u64 digest, by which the reader knows whether it has a part of it already. */
 #include <string.h>
 
+#include "base/advice.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/crc32c.h"
@@ -197,7 +198,8 @@ static enum checkpoint_chunk_result read_records(struct checkpoint *c, struct ch
     }
     enum checkpoint_chunk_result result = CHECKPOINT_CHUNK_OK;
     for (; rv == 0; rv = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
-        if (checkpoint_env_check_value(&key, &value, &block) < 0) {
+        if (checkpoint_env_check_value(&key, &value, &block) < 0 ||
+            (last != after && load_u64(key.mv_data) <= last)) { /* the order also ends a circle */
             result = CHECKPOINT_CHUNK_DAMAGED;
             break;
         }
@@ -215,9 +217,9 @@ static enum checkpoint_chunk_result read_records(struct checkpoint *c, struct ch
         result = CHECKPOINT_CHUNK_DAMAGED;
     }
     if (result == CHECKPOINT_CHUNK_DAMAGED) {
-        log_error("%s: block after %llx is damaged: not given to the peer; empty this node's data "
-                  "directory and let it refill from its peers",
-                  c->path, (unsigned long long)last);
+        log_error("%s/data.mdb: block after %llx is damaged: not given to the peer. Stop this node; "
+                  ADVICE_REBUILD,
+                  c->env.path, (unsigned long long)last);
     }
     return result;
 }
@@ -244,8 +246,10 @@ enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const v
         size_max = CHECKPOINT_CHUNK_SIZE_MAX;
     }
     /* c->env cannot change meanwhile: who changes it ends all pins first. */
+    const char *outer = checkpoint_guard_begin(c->env.path);
     enum checkpoint_chunk_result result =
         read_records(c, pin, from_size == 0, from_size != 0 ? load_u64(from) : 0, size_max, chunk);
+    checkpoint_guard_end(outer);
     pthread_mutex_unlock(&pin->lock);
     if (result != CHECKPOINT_CHUNK_OK) {
         text_close(&chunk->records);

@@ -228,6 +228,9 @@ static void write_blocks(struct checkpoint *c, struct transaction *t,
 static void commit(struct checkpoint *c, struct transaction *t, struct checkpoint_meta *meta)
 {
     if (t->error == 0) {
+        t->error = checkpoint_env_write_owner(&c->env, t->txn, &c->owner);
+    }
+    if (t->error == 0) {
         t->error = checkpoint_env_write_meta(&c->env, t->txn, meta);
     }
     if (t->error == 0) {
@@ -285,6 +288,7 @@ static void *thread_main(void *arg)
     struct checkpoint *c = arg;
     struct transaction t = {0};
     struct checkpoint_meta meta;
+    (void)checkpoint_guard_begin(c->env.path); /* for the life of the thread */
     for (bool quit = false; !quit;) {
         struct checkpoint_slice *s = dequeue(c);
         if (s->kind != SLICE_QUIT && t.txn == NULL && t.error == 0) {

@@ -210,6 +210,19 @@ static void *machine_load(const uint8_t *data, size_t size)
     return m;
 }
 
+static int64_t machine_time_ms(void *machine)
+{
+    const struct machine *m = machine;
+    return engine_time_ms(m->engine);
+}
+
+static int64_t machine_batch_time_ms(const void *data, size_t size)
+{
+    struct batch_reader batch;
+    CHECK(batch_open(&batch, data, size) == 0);
+    return batch.leader_time_ms;
+}
+
 /* ---- random commands ---- */
 
 struct names {
@@ -433,5 +446,7 @@ const struct sim_machine sim_machine_engine = {
     .slice = machine_slice,
     .save = machine_save,
     .load = machine_load,
+    .time_ms = machine_time_ms,
+    .batch_time_ms = machine_batch_time_ms,
     .command = machine_command,
 };

@@ -5,7 +5,8 @@
  * seed and options give the same events, byte for byte (`--twice` compares their hash).
  *
  * Reading order: sim.h → sim_world.c (events) → sim_node.c (a node on a driver) → sim_log.c and
- * sim_disk.c (durability) → sim_network.c → sim_clients.c → sim_faults.c → sim_check.c (what must hold).
+ * sim_disk.c (durability) → sim_network.c → sim_clock.c → sim_clients.c → sim_faults.c → sim_check.c
+ * (what must hold).
  *
  * A run has two phases: faults with clients and safety checks, then everything heals and all nodes
  * must converge within SIM_CONVERGENCE_US. */
@@ -18,6 +19,7 @@
 
 #include "base/prng.h"
 #include "raft/driver.h"
+#include "server/clock.h"
 #include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_log.h"
 #include "tests/sim/sim_machine.h"
@@ -25,6 +27,7 @@
 #define SIM_NODES_MAX      7
 #define SIM_CONVERGENCE_US 30000000ull
 #define SIM_CLIENTS_STOP_US  3000000ull /* after healing: then everything must come to rest */
+#define SIM_CLOCK_BOUND_MS 100 /* how far the cluster's time may move from the truth */
 #define SIM_CHECKPOINTS_KEPT 6 /* a pinned reader for each ticket, in effect */
 
 /* What a seed may do. Each seed switches a random subset off (swarm testing): faults that are always
@@ -51,6 +54,7 @@ struct sim_options {
     uint64_t duration_us; /* of the phase with faults */
     bool verbose;
     unsigned guards_off; /* enum driver_guard */
+    bool clocks_deaf;    /* nodes do not ask for each other's clocks */
     const struct sim_machine *machine;
 };
 
@@ -66,6 +70,8 @@ enum sim_event_kind {
     SIM_CLIENT,
     SIM_FAULT,
     SIM_HEAL,
+    SIM_CLOCK,         /* a node looks at its clocks, and asks for the others' */
+    SIM_CLOCK_FAULT,
 };
 
 struct sim_event {
@@ -98,6 +104,18 @@ struct sim_part {
     size_t size, durable, total;
 };
 
+/* The clocks of a node's host, which survive its process; not those of its driver. */
+struct sim_clocks {
+    bool wrong; /* they may lie */
+    uint64_t mono_ns, since_us; /* the monotonic clock showed mono_ns at since_us */
+    int64_t rate_ppm;           /* and runs so much faster than the world */
+    int64_t wall_off_ms;
+    uint64_t ticks, ping_seq, handed_over_us;
+    /* For how long a majority of the voters is honest; and answers; when it was looked at. */
+    uint64_t honest_us, heard_us, looked_us;
+    uint64_t asked_seq[SIM_NODES_MAX], asked_ns[SIM_NODES_MAX];
+};
+
 struct sim;
 struct sim_request;
 
@@ -115,6 +133,7 @@ struct sim_node {
     struct sim_disk *disk;
     struct sim_log_model durable; /* what its log must hold */
     bool refilling; /* its disk was lost, and it is not whole again */
+    bool gone;      /* removed, or lost for good: not started again until it is added, or all heals */
     struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
     struct sim_part part;
     uint64_t voted_term, voted_for; /* by messages that left: what the world relies on */
@@ -134,6 +153,10 @@ struct sim_node {
     uint64_t ticket_from;
     bool installing;
     bool was_leader;
+    bool dismissed; /* it was told that it is no member */
+    struct cluster_clock clock;
+    struct driver_state role_seen; /* by what tells the clock */
+    struct sim_clocks clocks;      /* this survives */
 };
 
 struct sim_link { /* between two nodes, both directions */
@@ -163,7 +186,9 @@ struct sim_history {
 struct sim_stats {
     uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
-        faults, torn, disks_lost, refilled, tickets_again, resumed;
+        faults, torn, disks_lost, refilled, tickets_again, resumed, dismissed;
+    uint64_t clock_faults, clock_steps, clock_anchors, clock_alone, clock_floors, clock_goes_on, clock_hand_overs;
+    uint64_t clock_worst_ms; /* of all seeds, the largest */
 };
 
 struct sim {
@@ -183,6 +208,12 @@ struct sim {
     struct sim_stats stats;
     uint64_t client_sequence;
     struct sim_request *pending; /* of clients, without an answer */
+    struct prng clock_prng;
+    bool clocks, clock_faults; /* the machine has time; some clocks lie */
+    int64_t clock_step_ms;     /* all wall clocks together */
+    bool clock_base_known, clock_stamped;
+    uint64_t clock_exposed_ns; /* what wrong clocks gained where nobody could notice */
+    int64_t clock_base_ms, clock_floor_ms; /* stamped time less the truth: at the anchor, the most */
 };
 
 /* sim_world.c */
@@ -203,6 +234,7 @@ void sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n);
 /* The same, and all that was on its disk is gone. */
 void sim_node_lose_disk(struct sim_node *n);
+void sim_node_address(unsigned index, char out[static REPLICA_ADDRESS_SIZE]);
 void sim_node_event(struct sim_node *n, struct sim_event *e);
 /* After every event at a node: its disk is kept busy, its timer set, its death noticed. */
 void sim_node_after(struct sim_node *n);
@@ -220,6 +252,26 @@ void sim_network_node_down(struct sim_node *n, bool silent);
 void sim_network_node_up(struct sim_node *n);
 void sim_network_break(struct sim *s, unsigned a, unsigned b);
 
+/* The same with a generator of the caller's. */
+void sim_network_send_from(struct sim_node *from, uint64_t to_id, const struct message_out *m,
+                           struct prng *prng);
+
+/* sim_clock.c: see there; without a machine that has time all of them do nothing */
+void sim_clock_init(struct sim *s);
+void sim_clock_fault(struct sim *s);
+void sim_clock_tick(struct sim_node *n);
+void sim_clock_start(struct sim_node *n);
+/* The machine was loaded: from disk, or by an install while the process goes on. */
+void sim_clock_loaded(struct sim_node *n, bool restarted);
+void sim_clock_state(struct sim_node *n, const struct driver_state *state);
+void sim_clock_applied(struct sim_node *n, const struct record_header *record);
+/* As the transport does when a connection opens. */
+void sim_clock_ask(struct sim_node *n, uint64_t id);
+bool sim_clock_message(struct sim_node *n, uint64_t from_id, const struct message *m);
+bool sim_clock_can_stamp(const struct sim_node *n);
+int64_t sim_clock_stamp(struct sim_node *n);
+bool sim_clock_at_rest(const struct sim_node *leader);
+
 /* sim_clients.c */
 void sim_clients_event(struct sim *s);
 void sim_clients_close(struct sim *s);
@@ -228,7 +280,7 @@ void sim_clients_close(struct sim *s);
 void sim_swarm_choose(struct sim *s);
 void sim_faults_event(struct sim *s);
 void sim_faults_heal(struct sim *s);
-/* The leader is asked to give the node another role: voter, standby, no member. */
+/* The leader is asked to give the node another role: voter, standby, spare, no member. */
 void sim_faults_membership(struct sim *s, unsigned target);
 
 /* sim_check.c: each ends the run with the seed and the command that replays it */

@@ -9,7 +9,8 @@
  *   6. A read reflects every write acknowledged before it was asked (sim_clients.c).
  *   7. A restart recovers exactly what was durable (sim_log.c); the commit index never goes back
  *      (driver.c aborts); an accepted request gets one answer, never "failed" (sim_clients.c).
- *   8. After healing, everybody converges and new commands are committed. */
+ *   8. The cluster's time moves with the truth (sim_clock.c).
+ *   9. After healing, everybody converges and new commands are committed. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,7 +237,7 @@ void sim_check_send(struct sim_node *n, uint64_t to_id, const struct message_out
     }
 }
 
-/* ---- 8: convergence ---- */
+/* ---- 9: convergence ---- */
 
 bool sim_is_converged(struct sim *s)
 {
@@ -251,12 +252,15 @@ bool sim_is_converged(struct sim *s)
     driver_get_membership(leader->driver, &m);
     for (size_t i = 0; i < m.count; i++) {
         const struct sim_node *n = &s->nodes[m.members[i].id - 1];
+        if (m.members[i].role == REPLICA_SPARE) {
+            continue; /* nothing is sent to it */
+        }
         if (!n->up || n->applied != stats.last_index || driver_installing(n->driver) ||
             driver_refilling(n->driver)) {
             return false;
         }
     }
-    return s->pending == NULL;
+    return s->pending == NULL && sim_clock_at_rest(leader);
 }
 
 void sim_check_converged(struct sim *s)

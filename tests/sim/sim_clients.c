@@ -84,21 +84,18 @@ static void read_cb(struct replica_read *req, enum replica_status status)
     request_destroy(r);
 }
 
-/* Leaders' clocks differ by up to a second; replicated time must never go back for it. */
-static int64_t wall_ms(const struct sim_node *n)
-{
-    return 1700000000000 + (int64_t)(n->sim->now_us / 1000) + (int64_t)(n->clock_base_ms % 1000);
-}
-
 static void client_submit(struct sim *s, struct sim_node *n)
 {
+    if (!sim_clock_can_stamp(n)) {
+        return;
+    }
     uint8_t data[16384];
     union {
         struct record_header header;
         uint8_t bytes[sizeof(struct record_header) + sizeof data];
     } record;
     size_t size = s->options.machine->command(&s->prng, n->machine, ++s->client_sequence,
-                                              wall_ms(n), data,
+                                              sim_clock_stamp(n), data,
                                               s->swarm.command_size_max);
     struct sim_request *r = request_create(s, n);
     s->stats.submits++;

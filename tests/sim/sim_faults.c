@@ -23,6 +23,11 @@ void sim_swarm_choose(struct sim *s)
     w->nodes = (unsigned)ONE_OF(s, 3, 3, 3, 4, 5, 5);
     w->membership = w->nodes > 3 && coin(s);
     w->voters = w->nodes == 4 || (w->nodes == 5 && w->membership) ? 3 : w->nodes;
+    if (w->membership && coin(s)) { /* from any size, through all of them */
+        w->nodes = 4 + (unsigned)sim_below(s, 3);
+        w->voters = 1 + (unsigned)sim_below(s, 5);
+        w->voters = w->voters < w->nodes ? w->voters : w->nodes;
+    }
     if (sim_one_in(s, 25)) { /* an only voter with a standby or two */
         w->nodes = 2 + (unsigned)sim_below(s, 2);
         w->voters = 1;
@@ -93,42 +98,83 @@ static void fault_halves(struct sim *s)
     heal_later(s);
 }
 
-static bool anybody_refills(const struct sim *s)
+/* A member that has lost its disk and is not whole again; a spare is filled with nothing, and who is no
+ * member is nobody's loss. m NULL: nobody knows who the members are. */
+static bool anybody_refills(const struct sim *s, const struct membership *m)
 {
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
-        if (s->nodes[i].refilling) {
+        const struct replica_member *member = m != NULL ? membership_find(m, i + 1) : NULL;
+        if (s->nodes[i].refilling && (m == NULL || (member != NULL && member->role != REPLICA_SPARE))) {
             return true;
         }
     }
     return false;
 }
 
+/* A member comes as the documentation wants it: with an empty directory, whatever it was before. */
+static enum replica_status add_member(struct sim *s, struct sim_node *leader, struct sim_node *n)
+{
+    enum replica_refusal why;
+    struct replica_member added = {.id = n->id,
+                                   .role = sim_one_in(s, 4) ? REPLICA_SPARE : REPLICA_STANDBY};
+    sim_node_address(n->index, added.address);
+    enum replica_status status = driver_add(leader->driver, sim_node_now_ms(leader), &added, &why);
+    if (status == REPLICA_OK) {
+        sim_node_lose_disk(n);
+    }
+    if (status == REPLICA_OK && n->gone) {
+        n->gone = false;
+        sim_push(s, 1000 + sim_below(s, 500000), SIM_RESTART, n, 0, 0, NULL, 0);
+    }
+    return status;
+}
+
+/* Nobody takes a healthy voter away while another one has lost its disk. What the leader cannot know
+ * yet an operator may not know either: that is a double fault. */
+static enum replica_status change_member(struct sim *s, struct sim_node *leader,
+                                         const struct sim_node *n, enum replica_member_role role,
+                                         bool someone_refills)
+{
+    enum replica_refusal why;
+    struct driver *d = leader->driver;
+    uint64_t now_ms = sim_node_now_ms(leader);
+    switch (role) {
+    case REPLICA_SPARE:
+        return sim_one_in(s, 3) ? driver_remove(d, now_ms, n->id, &why)
+                                : driver_assign(d, now_ms, n->id, REPLICA_STANDBY, &why);
+    case REPLICA_STANDBY:
+        return sim_one_in(s, 6)   ? driver_remove(d, now_ms, n->id, &why)
+               : sim_one_in(s, 6) ? driver_assign(d, now_ms, n->id, REPLICA_SPARE, &why)
+                                  : driver_assign(d, now_ms, n->id, REPLICA_VOTER, &why);
+    case REPLICA_VOTER:
+        if (someone_refills && !n->refilling) {
+            return REPLICA_REFUSED;
+        }
+        return coin(s) ? driver_remove(d, now_ms, n->id, &why)
+                       : driver_assign(d, now_ms, n->id, REPLICA_STANDBY, &why);
+    }
+    return REPLICA_REFUSED;
+}
+
 void sim_faults_membership(struct sim *s, unsigned target)
 {
     struct sim_node *leader = sim_leader(s);
-    if (leader == NULL || anybody_refills(s)) {
+    if (leader == NULL) {
         return;
     }
     struct membership m;
     driver_get_membership(leader->driver, &m);
-    uint64_t id = target + 1;
-    uint64_t now_ms = sim_node_now_ms(leader);
-    const struct replica_member *member = membership_find(&m, id);
-    size_t voters = membership_count_voters(&m);
+    struct sim_node *n = &s->nodes[target];
+    const struct replica_member *member = membership_find(&m, n->id);
+    bool someone_refills = anybody_refills(s, &m);
     enum replica_status status = REPLICA_REFUSED;
-    if (member == NULL) {
-        struct replica_member added = {.id = id, .role = REPLICA_STANDBY};
-        memcpy(added.address, "node", 4);
-        added.address[4] = (char)('0' + id);
-        status = driver_add(leader->driver, now_ms, &added);
-    } else if (member->role != REPLICA_VOTER) {
-        status = sim_one_in(s, 4) ? driver_remove(leader->driver, now_ms, id)
-                                  : driver_assign(leader->driver, now_ms, id, REPLICA_VOTER);
-    } else if (voters > 3) {
-        status = driver_assign(leader->driver, now_ms, id, REPLICA_STANDBY);
+    if (member != NULL) {
+        status = change_member(s, leader, n, member->role, someone_refills);
+    } else {
+        status = add_member(s, leader, n);
     }
     sim_trace(s, "node %u: changes the role of %llu: %d", leader->index + 1,
-              (unsigned long long)id, (int)status);
+              (unsigned long long)n->id, (int)status);
     sim_node_after(leader);
 }
 
@@ -145,23 +191,34 @@ static void fault_transfer(struct sim *s)
     sim_node_after(leader);
 }
 
-/* One at a time: what a majority has lost nobody can bring back. Nor in the middle of a change: a node
- * that is being promoted refuses votes until it has the change (N6), so that it and the lost one
- * together can be too many. */
+/* One at a time, of three voters or more: what a majority has lost nobody can bring back. Nor in the
+ * middle of a change of who the majority is. Sometimes for good: the node is not started again. */
 static void fault_lose_disk(struct sim *s, struct sim_node *n)
 {
     const struct sim_node *leader = sim_leader(s);
-    if (anybody_refills(s) ||
-        (s->swarm.membership && (leader == NULL || driver_change_pending(leader->driver)))) {
+    struct membership m;
+    if (!s->swarm.membership) {
+        if (!anybody_refills(s, NULL)) {
+            sim_node_lose_disk(n);
+        }
+        return;
+    }
+    if (leader == NULL || driver_change_pending(leader->driver)) {
+        return;
+    }
+    driver_get_membership(leader->driver, &m);
+    if (membership_find(&m, n->id) == NULL || anybody_refills(s, &m) ||
+        membership_count_voters(&m) < 3) {
         return;
     }
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         const struct sim_node *other = &s->nodes[i];
-        if (s->swarm.membership && (!other->up || driver_change_pending(other->driver))) {
+        if (!other->gone && (!other->up || driver_change_pending(other->driver))) {
             return;
         }
     }
     sim_node_lose_disk(n);
+    n->gone = sim_one_in(s, 3);
 }
 
 static void fault_pause(struct sim *s, struct sim_node *n)
@@ -261,6 +318,7 @@ void sim_faults_heal(struct sim *s)
         n->slow_until_us = 0;
         if (s->healing) {
             sim_disk_arm(n->disk, 0);
+            n->gone = n->gone && !n->refilling; /* lost for good, but not replaced */
             if (!n->up) {
                 sim_push(s, 1000, SIM_RESTART, n, 0, 0, NULL, 0);
             }

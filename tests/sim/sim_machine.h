@@ -25,6 +25,9 @@ struct sim_machine {
     void (*slice)(void *machine);
     uint8_t *(*save)(void *machine, size_t *size);
     void *(*load)(const uint8_t *data, size_t size);
+    /* Replicated time, and the time that a batch carries. NULL: a machine without time. */
+    int64_t (*time_ms)(void *machine);
+    int64_t (*batch_time_ms)(const void *data, size_t size);
     /* Writes one random batch of at most `capacity` bytes (at least 64) and returns its size. machine:
      * the leader's, to refer to what is there. id is different each time. now_ms: the leader's clock. */
     size_t (*command)(struct prng *prng, void *machine, uint64_t id, int64_t now_ms, void *to,

@@ -94,6 +94,12 @@ void sim_network_node_up(struct sim_node *n)
 
 void sim_network_send(struct sim_node *from, uint64_t to_id, const struct message_out *m)
 {
+    sim_network_send_from(from, to_id, m, &from->sim->prng);
+}
+
+void sim_network_send_from(struct sim_node *from, uint64_t to_id, const struct message_out *m,
+                           struct prng *prng)
+{
     struct sim *s = from->sim;
     if (to_id == 0 || to_id > s->swarm.nodes || to_id == from->id) {
         return; /* not a peer that was set: a member that the simulator never created */
@@ -102,7 +108,7 @@ void sim_network_send(struct sim_node *from, uint64_t to_id, const struct messag
     struct sim_link *link = link_of(s, from->index, to);
     s->stats.messages++;
     if (!link->up || s->cut[from->index][to] ||
-        (s->swarm.losses && !s->healing && sim_one_in(s, 60))) {
+        (s->swarm.losses && !s->healing && prng_one_in(prng, 60))) {
         return;
     }
     size_t size = message_size(m);
@@ -111,9 +117,9 @@ void sim_network_send(struct sim_node *from, uint64_t to_id, const struct messag
     void *frame = aligned_alloc(8, size);
     CHECK(frame != NULL);
     message_encode(m, frame);
-    uint64_t delay = s->swarm.latency_us + sim_below(s, s->swarm.jitter_us + 1);
-    if (sim_one_in(s, 200)) {
-        delay += sim_below(s, 50000); /* a retransmission below */
+    uint64_t delay = s->swarm.latency_us + prng_below(prng, s->swarm.jitter_us + 1);
+    if (prng_one_in(prng, 200)) {
+        delay += prng_below(prng, 50000); /* a retransmission below */
     }
     uint64_t *arrival = &link->arrival_us[from->index < to ? 0 : 1];
     uint64_t at = s->now_us + delay;

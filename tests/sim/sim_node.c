@@ -118,6 +118,7 @@ static void effect_apply(void *ctx, const struct record_header *record)
     if (record->type == RECORD_COMMAND) {
         machine->apply(n->machine, record->index, record_data(record), record->size);
         sim_check_answers(n, record->index, machine->answers(n->machine));
+        sim_clock_applied(n, record);
     } else if (record->type == RECORD_CHANGE) {
         s->stats.changes++;
     }
@@ -141,6 +142,7 @@ static void effect_state_changed(void *ctx)
               (int)state.role, state.ready, (unsigned long long)state.term,
               (unsigned long long)state.leader_id);
     sim_check_state(n, &state);
+    sim_clock_state(n, &state);
 }
 
 static void effect_membership_changed(void *ctx)
@@ -157,6 +159,12 @@ static void effect_settled(void *ctx)
         n->refilling = false;
         n->sim->stats.refilled++;
     }
+}
+
+static void effect_removed(void *ctx)
+{
+    struct sim_node *n = ctx;
+    n->dismissed = true;
 }
 
 static int effect_make_ticket(void *ctx, struct replica_ticket *ticket)
@@ -223,6 +231,7 @@ static const struct driver_effects effects = {
     .state_changed = effect_state_changed,
     .membership_changed = effect_membership_changed,
     .settled = effect_settled,
+    .removed = effect_removed,
     .make_ticket = effect_make_ticket,
     .install = effect_install,
 };
@@ -263,6 +272,7 @@ static void forget(struct sim_node *n)
     n->part.size = n->part.durable; /* the rest was not synced */
     n->disk_busy = false;
     n->was_leader = false;
+    n->dismissed = false;
     n->tick_at_us = 0;
     n->paused_until_us = 0;
 }
@@ -329,13 +339,18 @@ void sim_node_lose_disk(struct sim_node *n)
     n->refilling = true;
 }
 
+void sim_node_address(unsigned index, char out[static REPLICA_ADDRESS_SIZE])
+{
+    snprintf(out, REPLICA_ADDRESS_SIZE, "10.0.0.%u:7001/10.0.0.%u:7101", index + 1, index + 1);
+}
+
 static void bootstrap_list(struct sim *s, struct membership *m)
 {
     m->count = s->swarm.nodes;
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         m->members[i].id = i + 1;
         m->members[i].role = i < s->swarm.voters ? REPLICA_VOTER : REPLICA_STANDBY;
-        snprintf(m->members[i].address, sizeof m->members[i].address, "node%u", i + 1);
+        sim_node_address(i, m->members[i].address);
     }
 }
 
@@ -345,6 +360,9 @@ void sim_node_start(struct sim_node *n)
     struct wal_recovered recovered;
     char error[512] = "";
     bool broken;
+    if (n->gone) {
+        return;
+    }
     sim_disk_restart(n->disk);
     if (s->swarm.disk_crashes && !s->healing && sim_one_in(s, 10)) {
         sim_disk_arm(n->disk, 1 + (unsigned)sim_below(s, 12)); /* dies again, perhaps in recovery */
@@ -363,6 +381,7 @@ void sim_node_start(struct sim_node *n)
     n->up = true;
     n->life++;
     machine_load(n);
+    sim_clock_loaded(n, true);
     n->checkpoint_last = n->kept[0].position.index;
 
     struct driver_config config = {
@@ -375,7 +394,7 @@ void sim_node_start(struct sim_node *n)
         .quick_failover = s->swarm.quick,
         .refilling = n->refilling,
     };
-    snprintf(config.address, sizeof config.address, "node%u", n->index + 1);
+    sim_node_address(n->index, config.address);
     n->driver = driver_create(&config, &effects, n);
     driver_test_disable_guard(n->driver, s->options.guards_off);
     driver_restore(n->driver, recovered.base_index, recovered.entries, recovered.count);
@@ -396,6 +415,7 @@ void sim_node_start(struct sim_node *n)
         n->refilling = false; /* the guard is off: it believes itself whole */
     }
     sim_network_node_up(n);
+    sim_clock_start(n);
     sim_node_after(n);
 }
 
@@ -444,6 +464,13 @@ void sim_node_after(struct sim_node *n)
     if (!n->up) {
         return;
     }
+    if (n->dismissed) {
+        sim_trace(s, "node %u: knows that it was removed", n->index + 1);
+        s->stats.dismissed++;
+        n->gone = true;
+        sim_node_crash(n);
+        return;
+    }
     if (!n->disk_busy && !sim_disk_is_dead(n->disk)) {
         begin_write(n);
     }
@@ -477,7 +504,9 @@ static void event_message(struct sim_node *n, const struct sim_event *e)
     if (message_decode(e->data, e->size, &m) != 0) {
         sim_violation(s, "node %u cannot decode a message of node %u", n->index + 1, from + 1);
     }
-    driver_receive(n->driver, sim_node_now_ms(n), e->a, &m);
+    if (!sim_clock_message(n, e->a, &m)) {
+        driver_receive(n->driver, sim_node_now_ms(n), e->a, &m);
+    }
 }
 
 static void event_disk(struct sim_node *n)
@@ -615,6 +644,7 @@ static void event_install(struct sim_node *n)
         return;
     }
     machine_load(n);
+    sim_clock_loaded(n, false);
     n->checkpoint_last = n->applied;
     driver_install_done(n->driver, sim_node_now_ms(n), &position, true);
 }
@@ -639,11 +669,16 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
         break;
     case SIM_LINK_NOTICE:
         if (e->b != 0) {
+            sim_clock_ask(n, e->a);
             driver_peer_connected(n->driver, sim_node_now_ms(n), e->a);
         } else {
             driver_peer_disconnected(n->driver, sim_node_now_ms(n), e->a);
         }
         break;
+    case SIM_CLOCK:
+        sim_clock_tick(n);
+        break;
+    case SIM_CLOCK_FAULT:
     case SIM_RESTART:
     case SIM_LINK_UP:
     case SIM_CLIENT:

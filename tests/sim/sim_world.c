@@ -138,6 +138,9 @@ static void dispatch(struct sim *s, struct sim_event *e)
     case SIM_HEAL:
         sim_faults_heal(s);
         break;
+    case SIM_CLOCK_FAULT:
+        sim_clock_fault(s);
+        break;
     case SIM_LINK_UP:
         sim_network_event(s, e);
         break;
@@ -152,6 +155,7 @@ static void dispatch(struct sim *s, struct sim_event *e)
     case SIM_CHECKPOINT:
     case SIM_INSTALL:
     case SIM_LINK_NOTICE:
+    case SIM_CLOCK:
         if (s->nodes[e->node].up && e->life == s->nodes[e->node].life) {
             sim_node_event(&s->nodes[e->node], e);
         }
@@ -192,6 +196,7 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         sim_node_init(s, i);
     }
+    sim_clock_init(s);
     sim_network_start(s);
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         sim_node_start(&s->nodes[i]);

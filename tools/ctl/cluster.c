@@ -72,6 +72,8 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
                   (json_int_t)s->shards, "version", s->version, "cluster_id", cluster);
     json_object_update(record, more);
     json_decref(more);
+    json_object_set_new(record, "clock_offset_ms", json_integer(s->clock_offset_ms));
+    json_object_set_new(record, "clock_suspect", json_boolean(s->clock_suspect));
     json_object_set_new(record, "format", json_integer(s->format));
     json_object_set_new(record, "format_newest", json_integer(s->format_newest));
     return record;
@@ -81,7 +83,7 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
  * the leader that most recently led. */
 struct survey {
     json_t *nodes;
-    size_t members, reachable, voters, ready, ready_voters;
+    size_t members, reachable, voters, ready, ready_voters, clocks_suspect;
     uint64_t leader_id, leader_term;
     Holdfast__Response *leader; /* its status, NULL when there is none */
 };
@@ -106,6 +108,7 @@ static enum ctl_exit survey_take(struct ctl *ctl, struct survey *s)
         json_array_append_new(s->nodes, status_record(m, status));
         s->reachable++;
         s->ready += status->ready ? 1 : 0;
+        s->clocks_suspect += status->clock_suspect ? 1 : 0;
         s->ready_voters += status->ready && m->role == 2 ? 1 : 0;
         if (status->role == 2 && status->term >= s->leader_term) {
             if (s->leader != NULL) {
@@ -142,6 +145,8 @@ enum ctl_exit endpoint_status(struct ctl *ctl)
         {"checkpoint_index", "CHECKPOINT", CELL_NUMBER},
         {"orders", "ORDERS", CELL_NUMBER},
         {"events_pending", "EVENTS", CELL_NUMBER},
+        {"clock_offset_ms", "CLOCK MS", CELL_NUMBER},
+        {"clock_suspect", "SUSPECT", CELL_YES},
         {"version", "VERSION", CELL_TEXT},
     };
     struct survey s;
@@ -410,6 +415,7 @@ enum ctl_exit cluster_status(struct ctl *ctl)
         {"nodes_ready", "NODES READY", CELL_NUMBER},
         {"applied_index", "APPLIED INDEX", CELL_NUMBER},
         {"time", "CLUSTER TIME", CELL_TEXT},
+        {"clocks_suspect", "CLOCKS SUSPECT", CELL_NUMBER},
         {"orders", "ORDERS IN MEMORY", CELL_NUMBER},
         {"postgres", "POSTGRESQL", CELL_TEXT},
         {"events_pending", "EVENTS TO PERSIST", CELL_NUMBER},
@@ -418,6 +424,7 @@ enum ctl_exit cluster_status(struct ctl *ctl)
     json_t *record = json_pack("{s:s, s:I, s:I, s:I, s:I}", "status", verdict, "leader_id",
                                (json_int_t)s.leader_id, "term", (json_int_t)s.leader_term, "nodes",
                                (json_int_t)s.members, "nodes_ready", (json_int_t)s.ready);
+    json_object_set_new(record, "clocks_suspect", json_integer((json_int_t)s.clocks_suspect));
     if (leader != NULL) {
         json_t *more = json_pack(
             "{s:I, s:o, s:I, s:s, s:I, s:I}", "applied_index", (json_int_t)leader->applied_index,
@@ -428,6 +435,11 @@ enum ctl_exit cluster_status(struct ctl *ctl)
         json_decref(more);
     }
     output_record(&ctl->output, columns, ARRAY_COUNT(columns), record);
+    if (s.clocks_suspect > 0) {
+        ctl_say("%zu of %zu nodes have clocks that disagree with the majority", s.clocks_suspect,
+                s.members);
+        ctl_hint("holdfastctl endpoint status (CLOCK MS), and the time service of that host");
+    }
     if (leader == NULL || s.ready < s.members) {
         ctl_hint("holdfastctl endpoint health");
     }

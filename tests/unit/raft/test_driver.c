@@ -24,12 +24,13 @@ struct sent {
     bool core;
     struct raft_message raft;
     enum message_kind kind;
-    uint64_t term, seq;
+    uint64_t term, seq, index;
     size_t records, bytes;
 };
 
 /* A driver whose world only takes notes. */
 struct world {
+    int removed;
     struct driver *driver;
     uint64_t now_ms;
     uint64_t ticket, vote_ticket, vote_term, vote;
@@ -79,7 +80,7 @@ static void send_message(void *ctx, uint64_t to_id, const struct message_out *m)
     assert_true(w->sent_count < SENT_MAX);
     struct sent *sent = &w->sent[w->sent_count++];
     *sent = (struct sent){.to = to_id, .core = m->raft != NULL, .kind = m->kind, .term = m->term,
-                          .seq = m->seq};
+                          .seq = m->seq, .index = m->index};
     if (m->raft != NULL) {
         sent->raft = *m->raft;
         if (m->raft->type == RAFT_APPEND_ENTRIES) {
@@ -114,6 +115,11 @@ static void settled(void *ctx)
     ((struct world *)ctx)->settled++;
 }
 
+static void removed(void *ctx)
+{
+    ((struct world *)ctx)->removed++;
+}
+
 static int make_ticket(void *ctx, struct replica_ticket *ticket)
 {
     const struct world *w = ctx;
@@ -138,6 +144,7 @@ static const struct driver_effects effects = {
     .state_changed = state_changed,
     .membership_changed = membership_changed,
     .settled = settled,
+    .removed = removed,
     .make_ticket = make_ticket,
     .install = install,
 };
@@ -797,25 +804,78 @@ static void test_read_needs_a_majority_after_it_was_asked(void **state)
     world_destroy(w);
 }
 
-/* N6, N7. */
-static void test_changes_wait_for_their_time(void **state)
+/* ---- membership: docs/adr/0012 ---- */
+
+/* Node 1 of three leads term 2; its no-op at 2 is committed. 2 and 3 are connected. */
+static struct world *leader_of_three(unsigned guards_off)
 {
-    (void)state;
-    struct world *w = follower(1, 0);
+    struct world *w = follower(1, guards_off);
+    driver_peer_connected(w->driver, w->now_ms, 2);
+    driver_peer_connected(w->driver, w->now_ms, 3);
     w->now_ms += 1100;
     driver_tick(w->driver, w->now_ms);
     receive_vote_result(w, 2, 2, true);
     make_durable(w);
     receive_vote_result(w, 2, 2, false);
     assert_int_equal(driver_get_state(w->driver).role, REPLICA_LEADER);
+    make_durable(w);
+    return w;
+}
+
+static const struct sent *last_of_kind(const struct world *w, enum message_kind kind)
+{
+    for (size_t i = w->sent_count; i > 0; i--) {
+        if (!w->sent[i - 1].core && w->sent[i - 1].kind == kind) {
+            return &w->sent[i - 1];
+        }
+    }
+    return NULL;
+}
+
+static size_t count_of_kind(const struct world *w, enum message_kind kind)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < w->sent_count; i++) {
+        count += !w->sent[i].core && w->sent[i].kind == kind;
+    }
+    return count;
+}
+
+static enum replica_refusal why;
+
+static enum replica_status assign(struct world *w, uint64_t id, enum replica_member_role role)
+{
+    return driver_assign(w->driver, w->now_ms, id, role, &why);
+}
+
+static void assert_refused(enum replica_status status, enum replica_refusal refusal)
+{
+    assert_int_equal(status, REPLICA_REFUSED);
+    assert_int_equal(why, refusal);
+}
+
+static void commit(struct world *w, uint64_t by_id, uint64_t index)
+{
+    make_durable(w);
+    receive_result(w, by_id, 2, 0, index);
+}
+
+/* N7, and each condition of a change. */
+static void test_changes_wait_for_their_time(void **state)
+{
+    (void)state;
+    struct world *w = leader_of_three(0);
     assert_false(driver_get_state(w->driver).ready);
-    assert_int_equal(driver_assign(w->driver, w->now_ms, 3, REPLICA_STANDBY), REPLICA_REFUSED);
-    make_durable(w);
-    receive_result(w, 2, 2, 0, 2);
-    assert_int_equal(driver_assign(w->driver, w->now_ms, 3, REPLICA_STANDBY), REPLICA_OK);
-    assert_int_equal(driver_assign(w->driver, w->now_ms, 2, REPLICA_STANDBY), REPLICA_REFUSED);
-    make_durable(w);
-    receive_result(w, 2, 2, 0, 3);
+    assert_refused(assign(w, 3, REPLICA_STANDBY), REPLICA_REFUSAL_NOT_READY);
+    commit(w, 2, 2);
+    assert_refused(assign(w, 2, REPLICA_STANDBY), REPLICA_REFUSAL_PENDING); /* 3 has said nothing yet */
+    receive_result(w, 3, 2, 0, 2);
+    assert_refused(assign(w, 1, REPLICA_STANDBY), REPLICA_REFUSAL_SELF);
+    assert_refused(driver_remove(w->driver, w->now_ms, 1, &why), REPLICA_REFUSAL_SELF);
+    assert_refused(driver_remove(w->driver, w->now_ms, 9, &why), REPLICA_REFUSAL_UNKNOWN);
+    assert_int_equal(assign(w, 3, REPLICA_STANDBY), REPLICA_OK);
+    assert_refused(assign(w, 2, REPLICA_STANDBY), REPLICA_REFUSAL_PENDING);
+    commit(w, 2, 3);
     assert_false(driver_change_pending(w->driver));
     struct request requests[DRIVER_CATCH_UP_ENTRIES_MAX + 8];
     for (size_t i = 0; i < ARRAY_COUNT(requests); i++) {
@@ -823,14 +883,20 @@ static void test_changes_wait_for_their_time(void **state)
         assert_int_equal(
             driver_submit(w->driver, w->now_ms, &requests[i].submit, "x", 1, submit_cb), 0);
     }
-    assert_int_equal(driver_assign(w->driver, w->now_ms, 3, REPLICA_VOTER), REPLICA_REFUSED);
+    /* Behind, and nobody knows whether it is whole: it is asked, and answers. */
+    w->sent_count = 0;
+    assert_refused(assign(w, 3, REPLICA_VOTER), REPLICA_REFUSAL_LAGGARD);
+    assert_int_equal(last_of_kind(w, MESSAGE_READ)->to, 3);
+    receive_read(w, 3, MESSAGE_READ_ACK, 2, 0);
+    assert_refused(assign(w, 3, REPLICA_VOTER), REPLICA_REFUSAL_LAGGARD);
     struct driver_stats stats;
     driver_get_stats(w->driver, &stats);
     receive_result(w, 3, 2, 0, stats.last_index);
-    assert_int_equal(driver_assign(w->driver, w->now_ms, 3, REPLICA_VOTER), REPLICA_OK);
-    make_durable(w);
-    receive_result(w, 2, 2, 0, stats.last_index + 1);
+    assert_int_equal(assign(w, 3, REPLICA_VOTER), REPLICA_OK);
+    commit(w, 2, stats.last_index + 1);
     assert_true(driver_change_pending(w->driver)); /* committed, but node 3 does not know it yet */
+    assert_refused(assign(w, 2, REPLICA_STANDBY), REPLICA_REFUSAL_PENDING);
+    assert_refused(driver_remove(w->driver, w->now_ms, 9, &why), REPLICA_REFUSAL_PENDING);
     receive_result(w, 3, 2, 0, stats.last_index + 1);
     assert_false(driver_change_pending(w->driver));
     world_destroy(w);
@@ -841,7 +907,160 @@ static void test_changes_wait_for_their_time(void **state)
     receive_vote_result(w, 2, 2, true);
     make_durable(w);
     receive_vote_result(w, 2, 2, false);
-    assert_int_equal(driver_assign(w->driver, w->now_ms, 3, REPLICA_STANDBY), REPLICA_OK); /* N7 */
+    assert_int_equal(assign(w, 3, REPLICA_STANDBY), REPLICA_OK); /* N7 */
+    world_destroy(w);
+}
+
+static void test_changes_keep_a_quorum(void **state)
+{
+    (void)state;
+    struct world *w = leader_of_three(0);
+    commit(w, 2, 2);
+    driver_peer_disconnected(w->driver, w->now_ms, 3);
+    assert_refused(assign(w, 2, REPLICA_STANDBY), REPLICA_REFUSAL_QUORUM);
+    assert_refused(driver_remove(w->driver, w->now_ms, 2, &why), REPLICA_REFUSAL_QUORUM);
+    /* A member that refills has forgotten what it stored: it does not count either. */
+    driver_peer_connected(w->driver, w->now_ms, 3);
+    receive_result(w, 3, 2, 0, 2);
+    receive_read(w, 3, MESSAGE_REFILL, 2, 77);
+    assert_refused(assign(w, 2, REPLICA_STANDBY), REPLICA_REFUSAL_QUORUM);
+    receive_read(w, 3, MESSAGE_READ_ACK, 2, 0);
+    driver_peer_disconnected(w->driver, w->now_ms, 3);
+    /* The dead one can go: then two of two are there. */
+    assert_int_equal(driver_remove(w->driver, w->now_ms, 3, &why), REPLICA_OK);
+    commit(w, 2, 3);
+    assert_int_equal(driver_remove(w->driver, w->now_ms, 2, &why), REPLICA_OK);
+    make_durable(w);
+    assert_refused(assign(w, 1, REPLICA_STANDBY), REPLICA_REFUSAL_LAST);
+    world_destroy(w);
+}
+
+/* A change of the configuration as node 2 gets it from the leader 1, to make node 2 a standby. */
+static struct world *demoted(unsigned guards_off)
+{
+    struct world *w = follower(2, guards_off);
+    struct frame *f = calloc(1, sizeof *f);
+    struct membership m;
+    uint8_t bytes[REPLICA_CONFIGURATION_SIZE_MAX];
+    members(&m, 3, 3);
+    m.members[1].role = REPLICA_STANDBY;
+    frame_add(f, RECORD_CHANGE, 2, 1, bytes, (uint32_t)membership_encode(&m, bytes));
+    receive_append(w, 1, 1, 1, 1, 2, f);
+    make_durable(w);
+    free(f);
+    return w;
+}
+
+static bool grants(struct world *w, uint64_t term, uint64_t last)
+{
+    w->sent_count = 0;
+    receive_vote_request(w, 3, term, last);
+    make_durable(w);
+    const struct sent *answer = last_sent(w, RAFT_REQUEST_VOTE_RESULT);
+    return answer != NULL && answer->raft.request_vote_result.vote_granted;
+}
+
+/* N6: a promotion that the promoted has not heard of. It votes once its leader is silent. */
+static void test_nonvoter_votes_when_its_leader_is_silent(void **state)
+{
+    (void)state;
+    struct world *w = demoted(0);
+    assert_false(grants(w, 2, 5)); /* there is a leader */
+    w->now_ms += 1500;
+    driver_tick(w->driver, w->now_ms);
+    assert_int_equal(driver_get_state(w->driver).leader_id, 0);
+    assert_int_equal(driver_get_state(w->driver).role, REPLICA_FOLLOWER); /* it does not stand */
+    assert_true(grants(w, 2, 5));
+    assert_int_equal(w->driver->vote, 3);
+    struct membership m;
+    driver_get_membership(w->driver, &m);
+    assert_int_equal(m.members[1].role, REPLICA_STANDBY); /* lent only */
+    world_destroy(w);
+
+    w = demoted(DRIVER_GUARD_NONVOTER);
+    w->now_ms += 1500;
+    driver_tick(w->driver, w->now_ms);
+    assert_false(grants(w, 2, 5));
+    world_destroy(w);
+}
+
+static void receive_note(struct world *w, uint64_t from, enum message_kind kind, uint64_t seq,
+                         uint64_t index)
+{
+    struct message m = {.kind = kind, .term = 1, .seq = seq, .index = index};
+    driver_receive(w->driver, w->now_ms, from, &m);
+}
+
+static void test_removed_node_is_told(void **state)
+{
+    (void)state;
+    struct world *w = follower(2, 0);
+    receive_note(w, 1, MESSAGE_REMOVED, 0, 1); /* not newer than what we know: an old one */
+    assert_int_equal(w->removed, 0);
+    receive_note(w, 1, MESSAGE_REMOVED, 0, 9);
+    receive_note(w, 1, MESSAGE_REMOVED, 0, 10);
+    assert_int_equal(w->removed, 1);
+    world_destroy(w);
+
+    /* Who calls and is no member is told by whom has committed it. */
+    w = leader_of_three(0);
+    commit(w, 2, 2);
+    receive_result(w, 3, 2, 0, 2);
+    assert_int_equal(driver_remove(w->driver, w->now_ms, 3, &why), REPLICA_OK);
+    driver_peer_disconnected(w->driver, w->now_ms, 3);
+    w->sent_count = 0;
+    driver_peer_connected(w->driver, w->now_ms, 3);
+    assert_int_equal(count_of_kind(w, MESSAGE_REMOVED), 0); /* not committed yet */
+    commit(w, 2, 3);
+    w->sent_count = 0;
+    driver_peer_connected(w->driver, w->now_ms, 3);
+    assert_int_equal(count_of_kind(w, MESSAGE_REMOVED), 1);
+    assert_int_equal(last_of_kind(w, MESSAGE_REMOVED)->index, 3);
+    world_destroy(w);
+}
+
+static void test_unwilling_node_is_not_chosen(void **state)
+{
+    (void)state;
+    struct world *w = leader_of_three(0);
+    commit(w, 2, 2);
+    receive_result(w, 3, 2, 0, 2);
+    receive_note(w, 2, MESSAGE_WILLING, 0, 0);
+    assert_true(driver_peer_is_unwilling(w->driver, 2));
+    assert_int_equal(driver_successor(w->driver), 3);
+    assert_int_equal(driver_transfer(w->driver, w->now_ms, 2), REPLICA_REFUSED);
+    receive_note(w, 3, MESSAGE_WILLING, 0, 0);
+    assert_int_equal(driver_successor(w->driver), 0);
+    assert_int_equal(driver_transfer(w->driver, w->now_ms, 0), REPLICA_REFUSED);
+    receive_note(w, 2, MESSAGE_WILLING, 1, 0);
+    assert_int_equal(driver_successor(w->driver), 2);
+    w->sent_count = 0;
+    driver_set_willing(w->driver, w->now_ms, false);
+    assert_int_equal(count_of_kind(w, MESSAGE_WILLING), 2);
+    driver_set_willing(w->driver, w->now_ms, false); /* no news */
+    assert_int_equal(count_of_kind(w, MESSAGE_WILLING), 2);
+    driver_peer_connected(w->driver, w->now_ms, 2);
+    assert_int_equal(count_of_kind(w, MESSAGE_WILLING), 3);
+    assert_int_equal(last_of_kind(w, MESSAGE_WILLING)->seq, 0);
+    world_destroy(w);
+}
+
+/* A round of reads that waits for voters who are none any more. */
+static void test_reads_go_on_when_voters_leave(void **state)
+{
+    (void)state;
+    struct world *w = leader_of_three(0);
+    commit(w, 2, 2);
+    receive_result(w, 3, 2, 0, 2);
+    assert_int_equal(driver_remove(w->driver, w->now_ms, 3, &why), REPLICA_OK);
+    commit(w, 2, 3);
+    struct request r = {.status = 1};
+    assert_int_equal(driver_read(w->driver, w->now_ms, &r.read, read_cb), REPLICA_OK);
+    assert_int_equal(driver_remove(w->driver, w->now_ms, 2, &why), REPLICA_OK);
+    make_durable(w);
+    w->now_ms += DRIVER_TICK_MS;
+    driver_tick(w->driver, w->now_ms);
+    assert_int_equal(r.status, REPLICA_OK);
     world_destroy(w);
 }
 
@@ -1109,16 +1328,6 @@ static struct world *lost_disk(uint64_t id, unsigned guards_off)
     return w;
 }
 
-static const struct sent *last_of_kind(const struct world *w, enum message_kind kind)
-{
-    for (size_t i = w->sent_count; i > 0; i--) {
-        if (!w->sent[i - 1].core && w->sent[i - 1].kind == kind) {
-            return &w->sent[i - 1];
-        }
-    }
-    return NULL;
-}
-
 static void receive_refill(struct world *w, uint64_t from, enum message_kind kind, uint64_t term,
                            uint64_t nonce, uint64_t index)
 {
@@ -1328,6 +1537,11 @@ int main(void)
         cmocka_unit_test(test_large_appends_are_split),
         cmocka_unit_test(test_read_needs_a_majority_after_it_was_asked),
         cmocka_unit_test(test_changes_wait_for_their_time),
+        cmocka_unit_test(test_changes_keep_a_quorum),
+        cmocka_unit_test(test_nonvoter_votes_when_its_leader_is_silent),
+        cmocka_unit_test(test_removed_node_is_told),
+        cmocka_unit_test(test_unwilling_node_is_not_chosen),
+        cmocka_unit_test(test_reads_go_on_when_voters_leave),
         cmocka_unit_test(test_checkpoint_waits_for_the_log),
         cmocka_unit_test(test_install_succeeds_and_fails),
         cmocka_unit_test(test_failed_install_is_offered_again),

@@ -117,25 +117,67 @@ static void test_membership_changes_one_at_a_time(void **state)
     three(&m);
     assert_int_equal(membership_count_voters(&m), 2);
     assert_false(membership_is_only_voter(&m, 10));
-    struct replica_member added = {.id = 99, .address = "10.0.0.9:7000", .role = REPLICA_VOTER};
-    assert_int_equal(membership_add(&m, &added, &next), -1); /* a voter only by promotion */
+    struct replica_member added = {
+        .id = 99, .address = "10.0.0.9:7000/10.0.0.9:7100", .role = REPLICA_VOTER};
+    assert_int_equal(membership_add(&m, &added, &next),
+                     REPLICA_REFUSAL_INVALID); /* a voter only by promotion */
     added.role = REPLICA_STANDBY;
-    assert_int_equal(membership_add(&m, &added, &next), 0);
+    assert_int_equal(membership_add(&m, &added, &next), REPLICA_REFUSAL_NONE);
     assert_int_equal(next.count, 4);
     assert_int_equal(next.members[3].id, 99);
-    added.id = 10;
-    assert_int_equal(membership_add(&m, &added, &next), -1);
-    assert_int_equal(membership_assign(&m, 12, REPLICA_VOTER, &next), 0);
+    m = next;
+    assert_int_equal(membership_add(&m, &added, &next), REPLICA_REFUSAL_DUPLICATE);
+    added.id = 98;
+    strcpy(added.address, "10.0.0.9:7000/10.0.0.9:7101");
+    assert_int_equal(membership_add(&m, &added, &next), REPLICA_REFUSAL_DUPLICATE);
+    strcpy(added.address, "10.0.0.9:7001/10.0.0.9:7100");
+    assert_int_equal(membership_add(&m, &added, &next), REPLICA_REFUSAL_DUPLICATE);
+    strcpy(added.address, "10.0.0.9:7001/10.0.0.9:7101");
+    assert_int_equal(membership_add(&m, &added, &next), REPLICA_REFUSAL_NONE);
+    while (m.count < REPLICA_MEMBERS_MAX) {
+        m.members[m.count] = (struct replica_member){.id = 200 + m.count, .role = REPLICA_SPARE};
+        snprintf(m.members[m.count].address, REPLICA_ADDRESS_SIZE, "10.0.1.%zu:1/10.0.1.%zu:2",
+                 m.count, m.count);
+        m.count++;
+    }
+    assert_int_equal(membership_add(&m, &added, &next), REPLICA_REFUSAL_FULL);
+    three(&m);
+    assert_int_equal(membership_assign(&m, 12, REPLICA_VOTER, &next), REPLICA_REFUSAL_NONE);
     assert_int_equal(membership_count_voters(&next), 3);
-    assert_int_equal(membership_assign(&m, 12, REPLICA_STANDBY, &next), -1);
-    assert_int_equal(membership_assign(&m, 77, REPLICA_VOTER, &next), -1);
-    assert_int_equal(membership_remove(&m, 10, &next), 0);
+    assert_int_equal(membership_assign(&m, 12, REPLICA_STANDBY, &next), REPLICA_REFUSAL_INVALID);
+    assert_int_equal(membership_assign(&m, 77, REPLICA_VOTER, &next), REPLICA_REFUSAL_UNKNOWN);
+    assert_int_equal(membership_remove(&m, 77, &next), REPLICA_REFUSAL_UNKNOWN);
+    assert_int_equal(membership_remove(&m, 10, &next), REPLICA_REFUSAL_NONE);
     assert_int_equal(next.count, 2);
     assert_int_equal(next.members[0].id, 11);
     assert_true(membership_is_only_voter(&next, 11));
     m = next;
-    assert_int_equal(membership_remove(&m, 11, &next), -1); /* the last voter */
-    assert_int_equal(membership_assign(&m, 11, REPLICA_STANDBY, &next), -1);
+    assert_int_equal(membership_remove(&m, 11, &next), REPLICA_REFUSAL_LAST);
+    assert_int_equal(membership_assign(&m, 11, REPLICA_STANDBY, &next), REPLICA_REFUSAL_LAST);
+}
+
+/* One address of a configuration: both halves, the raft half of older versions, or too much. */
+static void test_addresses_have_two_halves(void **state)
+{
+    (void)state;
+    char address[REPLICA_ADDRESS_SIZE], half[REPLICA_ENDPOINT_SIZE];
+    replica_address_raft("10.0.0.1:7001/10.0.0.1:7101", half);
+    assert_string_equal(half, "10.0.0.1:7001");
+    replica_address_node("10.0.0.1:7001/10.0.0.1:7101", half);
+    assert_string_equal(half, "10.0.0.1:7101");
+    replica_address_raft("10.0.0.1:7001", half);
+    assert_string_equal(half, "10.0.0.1:7001");
+    replica_address_node("10.0.0.1:7001", half);
+    assert_string_equal(half, "");
+    const char *longest = "[0000:0000:0000:0000:0000:ffff:ffff:ffff]:65535";
+    assert_true(replica_address_join(longest, longest, address));
+    replica_address_node(address, half);
+    assert_string_equal(half, longest);
+    static const char *const wrong[] = {"", "10.0.0.1", "10.0.0.1:0", "host:7001", "1.2.3.4:7/1.2.3.4:8"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_false(replica_address_join(wrong[i], "10.0.0.1:7101", address));
+        assert_false(replica_address_join("10.0.0.1:7001", wrong[i], address));
+    }
 }
 
 /* ---- log cache ---- */
@@ -312,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_record_round_trip_and_damage),
         cmocka_unit_test(test_membership_round_trip_and_damage),
         cmocka_unit_test(test_membership_changes_one_at_a_time),
+        cmocka_unit_test(test_addresses_have_two_halves),
         cmocka_unit_test(test_log_cache),
         cmocka_unit_test(test_read_index),
         cmocka_unit_test(test_tickets_hold_the_log),

@@ -270,6 +270,15 @@ static bool has_leader(void *arg)
     return leader() != NULL;
 }
 
+/* Asked again until the member has caught up and said so. */
+static bool is_promoted(void *arg)
+{
+    const struct node *n = arg;
+    enum replica_refusal why;
+    return leader() != NULL &&
+           replica_member_assign(leader()->replica, n->id, REPLICA_VOTER, &why) == REPLICA_OK;
+}
+
 struct request {
     struct replica_submit submit;
     struct replica_read read;
@@ -501,14 +510,16 @@ static void test_install_and_new_member(void **state)
     node_start(added, 0);
     struct replica_member member;
     member_of(added, &member);
-    assert_int_equal(replica_member_add(leader()->replica, &member), REPLICA_REFUSED); /* no voter yet */
+    enum replica_refusal why;
+    assert_int_equal(replica_member_add(leader()->replica, &member, &why), REPLICA_REFUSED);
+    assert_int_equal(why, REPLICA_REFUSAL_INVALID); /* no voter yet */
     member.role = REPLICA_STANDBY;
-    assert_int_equal(replica_member_add(leader()->replica, &member), REPLICA_OK);
-    assert_int_equal(replica_member_assign(leader()->replica, added->id, REPLICA_VOTER),
+    assert_int_equal(replica_member_add(leader()->replica, &member, &why), REPLICA_OK);
+    assert_int_equal(replica_member_assign(leader()->replica, added->id, REPLICA_VOTER, &why),
                      REPLICA_REFUSED); /* one at a time, and not before it has caught up */
     wait_equal(4);
     assert_int_equal(added->installs, 1);
-    assert_int_equal(replica_member_assign(leader()->replica, added->id, REPLICA_VOTER), REPLICA_OK);
+    run_until(is_promoted, added, "the fourth node to be promoted");
     submit_many(5);
     wait_equal(4);
     replica_get_info(added->replica, &info);

@@ -353,7 +353,7 @@ static void test_torn_last_write(void **state)
         must_open(f);
         put_vote(f, 1, 1);
         put(f, 1, 1, 100);
-        put(f, 2, 1, 5000);
+        put(f, 2, 1, 3000);
         struct model before = f->model;
         f->disk.crash_at = f->disk.operations + 1;
         f->disk.tear_prefix = round < 48;
@@ -417,11 +417,12 @@ static void test_every_flipped_bit_is_refused(void **state)
         if (number != last) { /* up to the last write of that segment */
             const struct wal_segment_header *h = (const void *)file->data;
             uint64_t at = WAL_BLOCK_SIZE;
-            while (at < file->size &&
-                   wal_write_header_ok((const void *)(file->data + at), h->salt)) {
-                at += wal_round_up(
-                    ((const struct wal_write_header *)(const void *)(file->data + at))->size);
+            const struct wal_write_header *write = (const void *)(file->data + at);
+            while (at < file->size && wal_write_header_ok(write, h->salt) && write->flags == 0) {
+                at += wal_round_up(write->size);
+                write = (const void *)(file->data + at);
             }
+            assert_true(write->flags == WAL_WRITE_CONTINUES); /* nobody needs this one now */
             used = at;
         }
         for (uint64_t block = 0; block < used; block += WAL_BLOCK_SIZE) {
@@ -440,12 +441,65 @@ static void test_every_flipped_bit_is_refused(void **state)
     }
     assert_true(refused > 500);
     must_equal_model(f);
-    /* In the very last write it cannot be told from a crash: that write is left out, no more. */
+    /* In the very last write: no crash leaves a sector that is whole and wrong. */
     file = memory_disk_find(&f->disk, segment_name(name, last));
-    file->data[last_begin + 100] ^= 1;
+    for (uint64_t byte = last_begin; byte < last_begin + SECTOR - 8; byte++) {
+        file->data[byte] ^= 1;
+        if (byte < last_begin + 64) { /* the write's own header */
+            must_refuse(f, "the last write's header is damaged");
+            assert_non_null(strstr(f->core.error, "the last write"));
+        } else if (try_open(f) == 0) { /* its record reaches into sectors that may be of before */
+            struct model lost = f->model;
+            lost.last_index--;
+            assert_null(compare(f, &lost));
+        }
+        file->data[byte] ^= 1;
+    }
+    /* A sector that is as before cannot be told from a crash: that write is left out, no more. */
+    memset(file->data + last_begin + 2 * SECTOR, 0, SECTOR);
     f->model.last_index--;
     must_equal_model(f);
     assert_true(f->recovered.torn_bytes > 0);
+}
+
+/* What was written before a clean stop is out of doubt: behind it is a mark that nobody needs. */
+static void test_after_a_clean_stop_all_damage_is_found(void **state)
+{
+    struct fixture *f = *state;
+    must_open(f);
+    put_vote(f, 1, 1);
+    put(f, 1, 1, 700);
+    uint64_t begin = f->core.offset;
+    put(f, 2, 1, 2000);
+    assert_int_equal(wal_core_mark(&f->core), 0);
+    uint64_t mark = f->core.offset - WAL_BLOCK_SIZE;
+    must_equal_model(f);
+    char name[WAL_IO_NAME_SIZE];
+    struct memory_file *file = memory_disk_find(&f->disk, segment_name(name, 1));
+    for (uint64_t sector = begin; sector < begin + 2112; sector += SECTOR) {
+        uint8_t kept[SECTOR];
+        memcpy(kept, file->data + sector, SECTOR);
+        memset(file->data + sector, 0, SECTOR);
+        must_refuse(f, "a sector of the last entry was lost");
+        memcpy(file->data + sector, kept, SECTOR);
+    }
+    memset(file->data + mark, 0, WAL_BLOCK_SIZE);
+    must_equal_model(f);
+}
+
+/* The newest files are gone, and it is noticed. */
+static void test_missing_newest_segment_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    fill_for_damage(f);
+    uint64_t first = f->core.segments[0].number, last = first + f->core.segments_count - 1;
+    for (uint64_t number = last; number > first; number--) {
+        char name[WAL_IO_NAME_SIZE];
+        segment_name(name, number);
+        assert_int_equal(f->disk.io.unlink(&f->disk.io, name), 0);
+        must_refuse(f, "the newest segment is gone");
+        assert_non_null(strstr(f->core.error, name));
+    }
 }
 
 /* Wounds a random place of a random file in a random way. */
@@ -857,6 +911,8 @@ int main(void)
         TEST(test_reset),
         TEST(test_torn_last_write),
         TEST(test_every_flipped_bit_is_refused),
+        TEST(test_after_a_clean_stop_all_damage_is_found),
+        TEST(test_missing_newest_segment_is_refused),
         TEST(test_random_damage),
         TEST(test_lost_write_is_refused),
         TEST(test_missing_segment_is_refused),

@@ -167,6 +167,44 @@ static void test_identity_of_a_lost_node(void **state)
     assert_int_equal(claim_apart(data, 1, cluster, true), REFUSED);
 }
 
+/* Every cut and every flipped bit is refused; without a checksum, as format 1 was, it is still read. */
+static void test_damaged_identity(void **state)
+{
+    (void)state;
+    char data[96], path[128], text[256], changed[256];
+    uint8_t cluster[LINK_CLUSTER_ID_SIZE] = {1};
+    struct identity i;
+    snprintf(data, sizeof data, "%s/damaged", dir);
+    assert_int_equal(claim_apart(data, 7, cluster, false), IDENTITY_REFILLING);
+    snprintf(path, sizeof path, "%s/identity", data);
+    FILE *f = fopen(path, "r");
+    size_t size = fread(text, 1, sizeof text, f);
+    fclose(f);
+    log_init("expected", LOG_LEVEL_ERROR);
+    for (size_t k = 0; k < 9 * size; k++) {
+        size_t now = k < size ? k : size;
+        memcpy(changed, text, size);
+        if (k >= size) {
+            changed[(k - size) / 8] = (char)(text[(k - size) / 8] ^ 1 << (k - size) % 8);
+        }
+        f = fopen(path, "w");
+        fwrite(changed, 1, now, f);
+        fclose(f);
+        assert_int_equal(identity_read(data, &i), -1);
+    }
+    log_init("test", LOG_LEVEL_INFO);
+    f = fopen(path, "w");
+    fputs("holdfast-node 1\nid 7\ncluster 01000000-0000-0000-0000-000000000000\nstate refilling\n", f);
+    fclose(f);
+    assert_int_equal(identity_read(data, &i), 0);
+    assert_int_equal(i.format, 1);
+    assert_int_equal(claim_apart(data, 7, cluster, true), IDENTITY_REFILLING);
+    f = fopen(path, "r");
+    assert_int_equal(fread(changed, 1, sizeof changed, f), size);
+    fclose(f);
+    assert_memory_equal(changed, text, size);
+}
+
 static void test_position(void **state)
 {
     (void)state;
@@ -192,6 +230,7 @@ int main(void)
         cmocka_unit_test(test_options_refused),
         cmocka_unit_test(test_identity),
         cmocka_unit_test(test_identity_of_a_lost_node),
+        cmocka_unit_test(test_damaged_identity),
         cmocka_unit_test(test_position),
     };
     return cmocka_run_group_tests_name("node_parts", tests, setup, teardown);
