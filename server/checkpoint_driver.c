@@ -155,11 +155,21 @@ void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint6
         !engine_checkpoint_ready(d->engine)) {
         return;
     }
-    if (applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||
+    if (d->asked_index > d->last_index || applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||
         now_ms - d->last_ms >= d->interval_ms) {
         d->begun_bytes = applied_bytes;
         begin(d);
     }
+}
+
+void checkpoint_driver_ask(struct checkpoint_driver *d, uint64_t index)
+{
+    d->asked_index = index > d->asked_index ? index : d->asked_index;
+}
+
+uint64_t checkpoint_driver_reached(const struct checkpoint_driver *d)
+{
+    return d->last_index;
 }
 
 void checkpoint_driver_pause(struct checkpoint_driver *d, void (*idle)(void *ctx), void *ctx)

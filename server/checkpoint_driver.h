@@ -33,6 +33,7 @@ struct checkpoint_driver {
     uint64_t entries_max, size_max, interval_ms;
     /* state */
     bool taking, ended; /* ended: all blocks are handed over */
+    uint64_t asked_index; /* until this is reached the next one begins at once */
     struct replica_position position;
     uint64_t last_index, last_ms, retry_ms; /* log index and loop time of the last one */
     uint64_t last_bytes, begun_bytes; /* applied_bytes at the last one, and at this one's begin */
@@ -50,6 +51,11 @@ void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct
  * CHECKPOINT_SETTLE_NS at most: on each tick of the loop. */
 void checkpoint_driver_settle(struct engine *engine);
 void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint64_t applied_bytes);
+/* Somebody waits for one that holds this index (applied already): it begins at the next tick,
+ * however little happened since the last. */
+void checkpoint_driver_ask(struct checkpoint_driver *d, uint64_t index);
+/* The log index up to which the newest durable one holds everything; 0: there is none. */
+uint64_t checkpoint_driver_reached(const struct checkpoint_driver *d);
 /* Gives up the one under way and calls idle when nothing is (perhaps at once). Until
  * checkpoint_driver_resume none begins. */
 void checkpoint_driver_pause(struct checkpoint_driver *d, void (*idle)(void *ctx), void *ctx);

@@ -131,6 +131,9 @@ void request_dispatch(struct session *s, const Holdfast__Request *request, const
     case HOLDFAST__REQUEST__BODY_SNAPSHOT_CHUNK:
         chunk_request(s, request);
         return;
+    case HOLDFAST__REQUEST__BODY_SNAPSHOT_OPEN:
+        snapshot_open_request(s, request);
+        return;
     default:
         session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_UNSUPPORTED,
                                "this version does not know the request");

@@ -182,6 +182,8 @@ void checkpoint_install_get_progress(const struct checkpoint_install *i,
 /* 1: the chunk does not match its checksum; nothing of it was taken, ask for it again. */
 int checkpoint_install_put(struct checkpoint_install *i, const void *records, size_t size,
                            uint32_t crc);
+/* A meta that comes from elsewhere than a peer's chunk: before the first block. */
+int checkpoint_install_put_meta(struct checkpoint_install *i, const struct checkpoint_meta *meta);
 int checkpoint_install_verify(struct checkpoint_install *i, checkpoint_block_cb put, void *ctx,
                               struct checkpoint_meta *meta);
 int checkpoint_install_commit(struct checkpoint_install *i);   /* frees i when it returns 0 */

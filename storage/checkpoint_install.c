@@ -373,6 +373,17 @@ int checkpoint_install_put(struct checkpoint_install *i, const void *records, si
     return due ? write_piece(i, false) : 0;
 }
 
+int checkpoint_install_put_meta(struct checkpoint_install *i, const struct checkpoint_meta *meta)
+{
+    if (i->any || i->has_meta) {
+        log_error("install: %s: a second meta record", i->temporary);
+        return -1;
+    }
+    i->meta = *meta;
+    i->has_meta = true;
+    return 0;
+}
+
 /* ---- the end ---- */
 
 int checkpoint_install_verify(struct checkpoint_install *i, checkpoint_block_cb put, void *ctx,

@@ -379,7 +379,7 @@ static enum ctl_exit drain(struct ctl *ctl, bool on)
     return leads ? CTL_FAILURE : CTL_OK;
 }
 
-enum ctl_exit node_drain(struct ctl *ctl)
+enum ctl_exit node_drain_run(struct ctl *ctl)
 {
     const char *id = ctl_text(&ctl->arguments, "ID");
     char what[96];
