@@ -13,6 +13,7 @@
 #include "server/checkpoint_driver.h"
 #include "server/clock.h"
 #include "server/clock_watch.h"
+#include "server/disk_guard.h"
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
@@ -71,6 +72,7 @@ struct node {
     uv_work_t partial_work;
     struct chunk_source *chunks;
     struct warm_up warm_up;
+    struct disk_guard *disk; /* NULL once closed */
 
     enum replica_role role;
     bool ready;
