@@ -180,8 +180,7 @@ static void load(struct installer *i)
 {
     engine_destroy(i->engine);
     i->engine = engine_create();
-    if (checkpoint_load(i->node->store, node_load_block, i->engine) < 0 ||
-        engine_load_finish(i->engine, i->meta.index, i->meta.digest) < 0) {
+    if (checkpoint_load_engine(i->node->store, i->engine, node_load_block, NULL, NULL) < 0) {
         log_error("install: the checkpoint was verified and switched to, but does not load: stopping; "
                   "the next start tries again, or says what to do");
         abort();

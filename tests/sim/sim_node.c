@@ -391,6 +391,7 @@ void sim_node_start(struct sim_node *n)
         .entries_in_flight_max = s->swarm.in_flight_max,
         .trailing_entries = s->swarm.trailing_entries,
         .catch_up_log_size = s->swarm.catch_up_log_size,
+        .apply_size_max = s->swarm.in_flight_max <= 16 ? 1 : 0, /* one entry a tick */
         .quick_failover = s->swarm.quick,
         .refilling = n->refilling,
     };
