@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/format.h"
+#include "server/data_dir.h"
 #include "server/identity.h"
 #include "server/node_internal.h"
 
@@ -355,13 +356,7 @@ static int load_checkpoint(struct node *n, struct replica_position *position)
     if (checkpoint_load(n->store, node_load_block, n->engine) < 0) {
         return -1;
     }
-    if (engine_load_finish(n->engine, meta.index, meta.digest) < 0 ||
-        position_decode(position, meta.position, meta.position_size) < 0) {
-        log_error(
-            "%s/checkpoint: the state does not match its digest: damaged, or written by another "
-            "version; restore it from a backup, or empty the data directory and let the node "
-            "refill from its peers",
-            n->options->data_dir);
+    if (data_dir_judge_state(n->options->data_dir, n->engine, &meta, position) < 0) {
         return -1;
     }
     if (engine_initialized(n->engine) &&

@@ -65,6 +65,12 @@ static const struct ctl_parameter user_operand[] = {
 static const struct ctl_parameter lease_operand[] = {
     {"LEASE", CTL_ID, NULL, "the lease's name", .flags = CTL_REQUIRED},
 };
+static const struct ctl_parameter directory_operand[] = {
+    {"DIR", CTL_DIRECTORY, NULL, "the node's data directory (--data-dir)", .flags = CTL_REQUIRED},
+};
+static const struct ctl_parameter log_inspect_options[] = {
+    {"entries", CTL_FLAG, NULL, "list every record of the log too"},
+};
 static const struct ctl_parameter node_operand[] = {
     {"ID", CTL_U64, NULL, "the node's id", .min = 1, .max = INT64_MAX, .flags = CTL_REQUIRED},
 };
@@ -244,6 +250,7 @@ const struct ctl_group ctl_groups[] = {
     {"member", "the nodes of the cluster"},
     {"endpoint", "what each node says of itself"},
     {"node", "one node"},
+    {"log", "a node's write-ahead log"},
     {"snapshot", "backups, and clusters made from them"},
     {"migrate", "PostgreSQL's schema"},
     {"persist", "the way into PostgreSQL"},
@@ -414,6 +421,29 @@ const struct ctl_command ctl_commands[] = {
      OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain_run},
     {"node undrain", "let a node lead again", "Ends a drain.", "holdfastctl node undrain 2\n",
      OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_undrain},
+    {"node verify", "check a data directory without starting the node",
+     "Reads identity, checkpoint and log of a node that does not run, and changes nothing: checksums,\n"
+     "structure, the digest of the whole state, and whether the parts belong together. Exit status 0: a\n"
+     "start would accept it; 1: it is damaged, and the lines say which file, which offset and what to do;\n"
+     "4: a node is running there.",
+     "holdfastctl node verify /var/lib/holdfast/node-1\n"
+     "holdfastctl node verify /var/lib/holdfast/node-1 -o json\n",
+     OPERANDS(directory_operand), .role = CTL_LOCAL, .run = node_verify},
+    {"node rebuild", "put a data directory aside, to refill from the peers",
+     "Moves everything to DIR.damaged-TIME (into DIR/damaged-TIME when DIR is a mount point) and leaves a\n"
+     "directory in which the node starts by filling itself from the others; it does not vote before it has\n"
+     "all it may have promised. Deletes nothing. Needs a majority of the other voters to be well: with a\n"
+     "majority damaged, or a single node, restore a backup instead. Exit status 4: a node is running there.",
+     "holdfastctl node rebuild /var/lib/holdfast/node-1 --yes\n",
+     OPERANDS(directory_operand), .role = CTL_LOCAL, .severe = true, .run = node_rebuild},
+    {"log inspect", "show what a write-ahead log holds, damaged or not",
+     "For people in trouble: segments with their first and last entries, term and vote, an incomplete end,\n"
+     "gaps, and damage with its offset. Changes nothing and goes on behind damage. DIR is a data directory\n"
+     "or the log directory in it. Exit status 0: a start would accept this log; 1: it is damaged; 4: a node\n"
+     "is running there.",
+     "holdfastctl log inspect /var/lib/holdfast/node-1\n"
+     "holdfastctl log inspect /var/lib/holdfast/node-1 --entries -o json\n",
+     OPERANDS(directory_operand), PARAMETERS(log_inspect_options), .role = CTL_LOCAL, .run = log_inspect},
 
     {"snapshot save", "back up the whole state into a file",
      "Takes the state as it is at one log index from one node, while orders go on, and writes FILE\n"
