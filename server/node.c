@@ -311,6 +311,7 @@ static void tick_cb(uv_timer_t *timer)
         }
     }
     checkpoint_expire_pins(n->store, now_ms);
+    disk_guard_tick(n->disk, now_ms);
     snapshots_tick(n, now_ms);
     read_requests_tick(n, now_ms);
     members_tick(n, now_ms);
@@ -449,6 +450,8 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
     }
     cluster_clock_heard(&n->clock, engine_time_ms(n->engine), false, clock_monotonic_ns());
     n->applied_index = loaded > 0 ? position.index : 0;
+    n->disk =
+        disk_guard_create(n, options->data_dir, options->low_space, options->log_write_deadline_ms);
     n->queue = submit_queue_create(&queue_callbacks, n);
     if (persist_driver_create(loop, options->postgres_url, options->cluster_id, propose_own_cb, n,
                               &n->persist) < 0 ||
@@ -537,7 +540,11 @@ static void begin_close(struct node *n)
         members_end(n);
         install_cancel(n);
     }
-    bool busy = n->installer != NULL || n->chunks_count != 0 || n->warm_up.running;
+    if (n->disk != NULL && disk_guard_close(n->disk)) {
+        n->disk = NULL;
+    }
+    bool busy =
+        n->disk != NULL || n->installer != NULL || n->chunks_count != 0 || n->warm_up.running;
     if (!busy && n->listener != NULL && n->parts_open == 0) {
         n->parts_open = 1; /* once */
         log_info("closing");

@@ -13,6 +13,7 @@
 #include "server/checkpoint_driver.h"
 #include "server/clock.h"
 #include "server/clock_watch.h"
+#include "server/disk_guard.h"
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
@@ -60,6 +61,7 @@ struct node {
     struct clock_watch clock_watch;
     struct installer *installer; /* NULL: none under way */
     struct warm_up warm_up;
+    struct disk_guard *disk; /* NULL once closed */
 
     enum replica_role role;
     bool ready;
