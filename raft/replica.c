@@ -26,6 +26,7 @@
 #include "raft/replica_verify.h"
 #include "raft/transport.h"
 #include "raft/wal.h"
+#include "raft/wal_inspect.h"
 
 /* A disk that lags so far behind gets no new work: what is queued must stay a fraction of the log's own
  * bound, where it would block the loop. */
@@ -448,7 +449,11 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
         .write_deadline_ms = config->log_write_deadline_ms,
     };
     memcpy(wal_config.cluster_id, config->identity.cluster_id, sizeof wal_config.cluster_id);
-    struct wal_recovered recovered;
+    struct wal_recovered recovered = {.fresh = true};
+    if (wal_inspect_is_missing(config->directory) && replica_check_past(config, position, &recovered) < 0) {
+        free(r); /* before a new log is made in its place */
+        return -1;
+    }
     if (wal_open(config->loop, &wal_config, durable_cb, r, &r->wal, &recovered) != 0) {
         free(r);
         return -1;
