@@ -101,6 +101,9 @@ static void start(const struct template *t, const char *directory, struct belief
     if (node_start(&loop, &options, &node) < 0) {
         _exit(1);
     }
+    while (node->start != NULL) { /* checkpoint and log are read on a thread; what is wrong exits */
+        uv_run(&loop, UV_RUN_ONCE);
+    }
     b->applied_index = node->applied_index;
     b->initialized = engine_initialized(node->engine);
     b->digest = engine_digest(node->engine);
@@ -134,10 +137,10 @@ static const char *differs(const struct template *t, const struct belief *b,
     return NULL;
 }
 
-static bool within_last_write(const struct template *t, const struct wound *w)
+static bool from_last_write_on(const struct template *t, const struct wound *w)
 {
-    return strcmp(w->name, t->last_name) == 0 && w->second[0] == '\0' &&
-           w->offset >= t->last_offset && w->offset + w->size <= t->last_offset + t->last_size;
+    /* Behind it is nothing. */
+    return strcmp(w->name, t->last_name) == 0 && w->second[0] == '\0' && w->offset >= t->last_offset;
 }
 
 static enum outcome judge_started(const struct template *t, const struct belief *b,
@@ -146,7 +149,7 @@ static enum outcome judge_started(const struct template *t, const struct belief 
     const char *wrong = differs(t, b, &t->end);
     enum outcome outcome = OUTCOME_HARMLESS;
     snprintf(message, size, "state and log as before");
-    if (wrong != NULL && !t->stopped && within_last_write(t, w) &&
+    if (wrong != NULL && !t->stopped && from_last_write_on(t, w) &&
         differs(t, b, &t->before_last) == NULL) {
         outcome = OUTCOME_CUT;
         snprintf(message, size, "without the last write before the kill");
