@@ -31,6 +31,7 @@
 /* A disk that lags so far behind gets no new work: what is queued must stay a fraction of the log's own
  * bound, where it would block the loop. */
 #define REPLICA_LOG_QUEUE_MAX (64u << 20)
+#define CATCH_UP_LOG_SIZE     (512ull << 20)
 
 _Static_assert(REPLICA_LOG_QUEUE_MAX < WAL_QUEUE_SIZE_MAX / 2, "refuse before the log blocks");
 _Static_assert(TRANSPORT_PEERS_MAX >= REPLICA_MEMBERS_MAX, "every member is a peer");
@@ -400,6 +401,8 @@ static int start_driver(struct replica *r, const struct replica_config *config,
         .trailing_entries = config->trailing_entries > REPLICA_IN_FLIGHT_MAX
                                 ? config->trailing_entries
                                 : REPLICA_IN_FLIGHT_MAX,
+        .catch_up_log_size =
+            config->catch_up_log_size != 0 ? config->catch_up_log_size : CATCH_UP_LOG_SIZE,
         .quick_failover = true,
         .refilling = config->start == REPLICA_REFILL,
     };

@@ -157,12 +157,17 @@ static void remove_directory(const char *path)
 
 void checkpoint_remove_others(struct checkpoint *c)
 {
-    char current[CHECKPOINT_NAME_SIZE], path[CHECKPOINT_PATH_SIZE];
+    char current[CHECKPOINT_NAME_SIZE], partial[CHECKPOINT_NAME_SIZE] = "",
+        path[CHECKPOINT_PATH_SIZE];
     checkpoint_generation_name(c->env.generation, false, current);
+    if (c->partial_generation != 0) {
+        checkpoint_generation_name(c->partial_generation, true, partial);
+    }
     DIR *d = opendir(c->path);
     struct dirent *entry;
     while (d != NULL && (entry = readdir(d)) != NULL) {
-        if (strncmp(entry->d_name, "gen-", 4) == 0 && strcmp(entry->d_name, current) != 0) {
+        if (strncmp(entry->d_name, "gen-", 4) == 0 && strcmp(entry->d_name, current) != 0 &&
+            strcmp(entry->d_name, partial) != 0) {
             checkpoint_generation_path(c, entry->d_name, path);
             remove_directory(path);
         }
@@ -353,6 +358,7 @@ int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **
         (generation == 0 ? open_first(c) : open_generation(c, (uint64_t)generation)) < 0) {
         goto err;
     }
+    checkpoint_find_partial(c);
     checkpoint_remove_others(c);
     if (c->loop != NULL && checkpoint_writer_start(c) < 0) {
         checkpoint_env_close(&c->env);

@@ -156,6 +156,7 @@ enum ctl_exit log_inspect(struct ctl *ctl);
 enum ctl_exit migrations_up(struct ctl *ctl);
 enum ctl_exit migrations_status(struct ctl *ctl);
 enum ctl_exit persist_status(struct ctl *ctl);
+enum ctl_exit persist_adopt(struct ctl *ctl);
 enum ctl_exit snapshot_save(struct ctl *ctl);
 enum ctl_exit snapshot_inspect(struct ctl *ctl);
 enum ctl_exit snapshot_verify(struct ctl *ctl);
