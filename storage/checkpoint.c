@@ -124,6 +124,15 @@ int64_t checkpoint_read_current(const char *directory)
                   path);
         return -1;
     }
+    char named[CHECKPOINT_PATH_SIZE + 32];
+    struct stat st;
+    snprintf(named, sizeof named, "%s/%s", directory, line);
+    if (stat(named, &st) < 0 && errno == ENOENT) {
+        log_error("%s offset 0: names %s, which is not there: one of the two was lost or damaged. If there "
+                  "is exactly one gen-… directory, its name and a newline belong here; else: " ADVICE_REBUILD,
+                  path, line);
+        return -1;
+    }
     return (int64_t)generation;
 }
 
