@@ -33,7 +33,9 @@
 #define CLOCK_DRIFT_PPM        200   /* an honest monotonic clock, at most, either way */
 #define CLOCK_TOLERANCE_MS     250   /* an honest wall clock, at most, either way */
 #define CLOCK_CORRECT_PPM      100000 /* the steady clock is moved by at most a tenth of what passes */
-#define CLOCK_SUSPECT_AFTER_MS 2000  /* of disagreement without a break */
+/* Older news of a wall clock is not held against another: all may have stepped since. */
+#define CLOCK_WALL_STALE_MS    1500
+#define CLOCK_SUSPECT_AFTER_MS 2000  /* of disagreement without a break: more than that */
 #define CLOCK_TRUST_AFTER_MS   10000 /* of agreement without a break */
 
 /* A peer's monotonic clock less ours. */
@@ -60,7 +62,7 @@ struct clock_peer {
     bool based;
     struct clock_lead base; /* at the begin of the window, or when it came back */
     /* As last evaluated: */
-    bool fresh, wall_good, pace_good;
+    bool fresh, wall_fresh, wall_good, pace_good;
     struct clock_lead best;
 };
 
