@@ -20,6 +20,9 @@ void log_init(const char *name, enum log_level level)
     log_level_max = level;
 }
 
+static log_sink_cb log_sink;
+static void *log_sink_ctx;
+
 int log_parse_level(const char *text, enum log_level *level)
 {
     for (size_t i = 0; i < ARRAY_COUNT(level_names); i++) {
@@ -31,12 +34,26 @@ int log_parse_level(const char *text, enum log_level *level)
     return -1;
 }
 
+void log_set_sink(log_sink_cb sink, void *ctx)
+{
+    log_sink = sink;
+    log_sink_ctx = ctx;
+}
+
 void log_write(enum log_level level, const char *format, ...)
 {
     if (level > log_level_max) {
         return;
     }
     char line[LINE_SIZE_MAX];
+    if (log_sink != NULL) {
+        va_list message;
+        va_start(message, format);
+        vsnprintf(line, sizeof line, format, message);
+        va_end(message);
+        log_sink(log_sink_ctx, level, line);
+        return;
+    }
     char when[CLOCK_RFC3339_SIZE];
     clock_format_rfc3339(clock_wall_ms(), when);
     int n = snprintf(line, sizeof line, "%s %s %s: ", when, level_names[level], log_name);

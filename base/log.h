@@ -13,6 +13,11 @@ void log_init(const char *name, enum log_level level);
 /* Parses error|warn|info|debug; -1 if it is none of them. */
 int log_parse_level(const char *text, enum log_level *level);
 
+/* From now on lines go to the sink instead of stderr, without time and name; NULL ends that. For tools
+ * that report by themselves what a module says; one thread. */
+typedef void (*log_sink_cb)(void *ctx, enum log_level level, const char *message);
+void log_set_sink(log_sink_cb sink, void *ctx);
+
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__)

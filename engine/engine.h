@@ -296,4 +296,13 @@ int engine_load_block(struct engine *e, const struct engine_block *block);
 uint64_t engine_block_format(const struct engine_block *block);
 int engine_load_finish(struct engine *e, uint64_t index, uint64_t digest);
 
+/* Makes a loaded state that of another cluster (a restored backup, docs/adr/0013): its cluster id is
+ * this one from now on, and the next lease tokens are larger by tokens than they would be, so that
+ * none is given twice. Of the state only one block changes: put gets it. Deterministic: equal states
+ * stay equal. Before the first apply and outside of a checkpoint. */
+void engine_rebase(struct engine *e, const uint8_t cluster_id[16], uint64_t tokens,
+                   engine_block_cb put, void *ctx);
+/* The cluster whose state it is: 16 bytes, all zero before COMMAND_INIT. */
+const uint8_t *engine_cluster_id(const struct engine *e);
+
 #endif

@@ -131,3 +131,21 @@ int engine_load_finish(struct engine *e, uint64_t index, uint64_t digest)
     }
     return 0;
 }
+
+void engine_rebase(struct engine *e, const uint8_t cluster_id[16], uint64_t tokens,
+                   engine_block_cb put, void *ctx)
+{
+    CHECK(!e->tables.checkpointing);
+    struct root *root = table_edit(&e->tables.table[TABLE_ROOT], 0);
+    CHECK(root == e->root);
+    memcpy(root->cluster_id, cluster_id, sizeof root->cluster_id);
+    root->lease_token += tokens;
+    const struct engine_block block = {
+        .table = TABLE_ROOT, .number = 0, .data = root, .size = sizeof *root};
+    put(ctx, &block);
+}
+
+const uint8_t *engine_cluster_id(const struct engine *e)
+{
+    return e->root->cluster_id;
+}

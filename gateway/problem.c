@@ -44,6 +44,7 @@ static const struct problem_info table[PROBLEM_COUNT] = {
     P(STALE_FENCING_TOKEN, 409, "stale-fencing-token", "The fencing token is not the current one"),
     P(BACKLOG_FULL, 503, "backlog-full", "The database is too far behind"),
     P(CAPACITY, 503, "capacity", "A limit of the engine is reached"),
+    P(LOW_SPACE, 503, "low-space", "The servers' disks are nearly full"),
     P(QUEUE_FULL, 503, "queue-full", "Too many requests are waiting"),
     P(NO_LEADER, 503, "no-leader", "The cluster has no leader at the moment"),
     P(INDEX_NOT_REACHED, 503, "index-not-reached", "The state asked for is not here yet"),

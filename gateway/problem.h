@@ -48,6 +48,7 @@ enum problem {
     /* try again: nothing happened, nothing is stored */
     PROBLEM_BACKLOG_FULL,
     PROBLEM_CAPACITY,
+    PROBLEM_LOW_SPACE,
     PROBLEM_QUEUE_FULL,
     PROBLEM_NO_LEADER,
     PROBLEM_INDEX_NOT_REACHED,

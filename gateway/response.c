@@ -330,14 +330,6 @@ static const char *subject_name(uint32_t subject)
     return subject < ARRAY_COUNT(names) ? names[subject] : NULL;
 }
 
-static const char *limit_name(uint32_t limit)
-{
-    static const char *const names[] = {"skus_max",          "sales_max",  "users_max",
-                                        "eligibilities_max", "orders_max", "idempotency_max",
-                                        "leases_max",        "events_max"};
-    return limit < ARRAY_COUNT(names) ? names[limit] : NULL;
-}
-
 static void put_word(struct json_writer *w, struct str key, const char *word)
 {
     if (word != NULL) {
@@ -399,7 +391,7 @@ void problem_write_reply(struct json_writer *w, const struct reply *r)
         put_time(w, STR_LITERAL("expires_at"), r->expires_ms);
         return;
     case RESULT_CAPACITY:
-        put_word(w, STR_LITERAL("limit"), limit_name(r->detail));
+        put_word(w, STR_LITERAL("limit"), engine_limit_name((enum engine_limit)r->detail));
         json_put(w, "retry_after_ms", uint, AGAIN_AFTER_MS);
         return;
     case RESULT_BACKLOG_FULL:

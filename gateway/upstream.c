@@ -1,12 +1,12 @@
 /* Owns: what the client's outcomes and the nodes' statuses mean over HTTP.
  *
- * Happy path: upstream_submit → command_encode into the exchange → client_submit (which joins it with
- * others into one frame) → submit_cb → RESULT_OK → the handler's callback.
+ * Happy path: upstream_submit → command_encode into the exchange → client_submit (which joins it
+ * with others into one frame) → submit_cb → RESULT_OK → the handler's callback.
  *
- * Failure modes: the engine's refusal → its problem. Queue full, no leader → 503, nothing happened. Not
- * known → 504 OUTCOME_UNKNOWN; but a command without a key that is idempotent by nature (granting,
- * pausing, putting on the denylist: done twice is done once) is simply submitted again until the
- * deadline, as the client itself does for those with a key. */
+ * Failure modes: the engine's refusal → its problem. Queue full, short of space, no leader → 503,
+ * nothing happened. Not known → 504 OUTCOME_UNKNOWN; but a command without a key that is idempotent
+ * by nature (granting, pausing, putting on the denylist: done twice is done once) is simply
+ * submitted again until the deadline, as the client itself does for those with a key. */
 #include "gateway/upstream.h"
 
 #include <stdlib.h>
@@ -30,6 +30,12 @@ static void answer_outcome(struct exchange *x, enum client_outcome outcome, uint
     case CLIENT_QUEUE_FULL:
         x->gateway->shed[SHED_QUEUE]++;
         problem_send_retry(x, PROBLEM_QUEUE_FULL, "Nothing happened. Try again with the same key.",
+                           retry_after_ms);
+        return;
+    case CLIENT_LOW_SPACE:
+        problem_send_retry(x, PROBLEM_LOW_SPACE,
+                           "Nothing happened. Payments and cancellations are taken; this is not. "
+                           "Try again with the same key.",
                            retry_after_ms);
         return;
     case CLIENT_NO_LEADER:
@@ -201,6 +207,7 @@ static void answer_status(struct exchange *x, const Holdfast__Response *r)
     case HOLDFAST__STATUS__STATUS_BUSY:
     case HOLDFAST__STATUS__STATUS_OUTCOME_UNKNOWN:
     case HOLDFAST__STATUS__STATUS_REFUSED:
+    case HOLDFAST__STATUS__STATUS_LOW_SPACE:
         problem_send_retry(x, PROBLEM_NO_LEADER, "No node could answer now. Try again.",
                            ELECTION_MS);
         return;

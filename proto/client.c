@@ -24,6 +24,8 @@ const char *client_outcome_name(enum client_outcome o)
         return "no_leader";
     case CLIENT_UNKNOWN:
         return "unknown";
+    case CLIENT_LOW_SPACE:
+        return "low_space";
     case CLIENT_MALFORMED:
         return "malformed";
     case CLIENT_CLOSED:

@@ -17,10 +17,12 @@
  *
  * Retries, only inside the deadline:
  *     NOT_LEADER, BUSY            nothing happened: sent again
- *     OUTCOME_UNKNOWN, link lost  may have happened: sent again if the command has an idempotency
- * key (the key makes it safe), else the outcome is CLIENT_UNKNOWN at once deadline CLIENT_UNKNOWN
- * if any attempt may have happened, else CLIENT_QUEUE_FULL or CLIENT_NO_LEADER A command that went
- * out again after a lost answer may come back with REPLY_REPLAYED: its own echo.
+ *     LOW_SPACE                   nothing happened: told at once (CLIENT_UNKNOWN after an attempt
+ * that may have happened) OUTCOME_UNKNOWN, link lost  may have happened: sent again if the command
+ * has an idempotency key (the key makes it safe), else the outcome is CLIENT_UNKNOWN at once
+ * deadline CLIENT_UNKNOWN if any attempt may have happened, else CLIENT_QUEUE_FULL or
+ * CLIENT_NO_LEADER A command that went out again after a lost answer may come back with
+ * REPLY_REPLAYED: its own echo.
  *
  * Everything runs on the loop's thread. No callback is made from within a call into the client. */
 #ifndef PROTO_CLIENT_H
@@ -69,6 +71,7 @@ enum client_outcome {
                           time */
     CLIENT_UNKNOWN,    /* may or may not have happened: ask again with the same key */
     CLIENT_MALFORMED,  /* nothing happened: the node does not take these bytes */
+    CLIENT_LOW_SPACE,  /* nothing happened: the leader's disk is short of space */
     CLIENT_CLOSED,     /* nothing happened: the client was destroyed */
 };
 const char *client_outcome_name(enum client_outcome o); /* "no_leader" */
@@ -84,7 +87,8 @@ void client_destroy(struct client *c, void (*done)(void *ctx), void *ctx);
 
 struct client_submit;
 /* reply: only with CLIENT_OK; lent until return. The request may be reused or freed in the
- * callback. With CLIENT_QUEUE_FULL req->retry_after_ms is an estimate of when there is room. */
+ * callback. With CLIENT_QUEUE_FULL req->retry_after_ms is an estimate of when there is room, with
+ * CLIENT_LOW_SPACE of when to look again. */
 typedef void (*client_submit_cb)(struct client_submit *req, enum client_outcome outcome,
                                  const struct reply *reply);
 struct client_frame;

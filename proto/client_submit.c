@@ -259,6 +259,10 @@ static void settle(struct client *c, struct client_submit *req, uint32_t status,
                     : retry_after_ms > CLIENT_BUSY_RETRY_MAX_MS ? CLIENT_BUSY_RETRY_MAX_MS
                                                                 : retry_after_ms);
         return;
+    case HOLDFAST__STATUS__STATUS_LOW_SPACE: /* lasts: the caller shall know at once */
+        req->retry_after_ms = retry_after_ms;
+        finish(c, req, req->maybe ? CLIENT_UNKNOWN : CLIENT_LOW_SPACE, NULL);
+        return;
     case HOLDFAST__STATUS__STATUS_MALFORMED:
     case HOLDFAST__STATUS__STATUS_UNSUPPORTED:
         finish(c, req, req->maybe ? CLIENT_UNKNOWN : CLIENT_MALFORMED, NULL);

@@ -85,6 +85,7 @@ struct driver_config {
 #define DRIVER_QUICK_DURATION_MS  600u
 #define DRIVER_INSTALL_TIMEOUT_MS 600000u
 #define DRIVER_APPEND_SIZE_MAX    (1u << 20) /* bytes of entries in one message */
+#define DRIVER_TRANSFER_MEMORY_MS 5000u      /* who did not take over comes last for so long */
 #define DRIVER_HELD_MESSAGES_MAX  8192u /* waiting for a vote to be durable; more are dropped */
 #define DRIVER_TRAILING_FACTOR_MAX                                                                 \
     8u /* a laggard may hold back at most so many times trailing_entries */

@@ -122,6 +122,7 @@ struct driver {
     struct driver_state reported;
     struct replica_submit *submits_first, **submits_last;
     size_t submits_count;
+    uint64_t transfer_id, transfer_ms; /* to whom leadership was last offered, and when */
     struct read_index reads;
     uint64_t tick_ms; /* of the last tick */
     uint64_t heard_ms; /* when the leader was last heard */

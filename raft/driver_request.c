@@ -179,9 +179,12 @@ void driver_read_repeat(struct driver *d)
 
 /* ---- transfer ---- */
 
-/* The core would pick any voter, a dead one too. */
+/* The core would pick any voter, a dead one too. One that was asked a moment ago and did not take over
+ * comes last: perhaps its disk is stuck, and without a load that does not show in its log. */
 uint64_t driver_successor(const struct driver *d)
 {
+    bool tried = d->now_ms - d->transfer_ms < DRIVER_TRANSFER_MEMORY_MS;
+    bool tried_is_voter = false;
     struct membership m;
     driver_get_membership(d, &m);
     uint64_t best = 0;
@@ -192,13 +195,17 @@ uint64_t driver_successor(const struct driver *d)
             !driver_peer_is_connected(d, id) || driver_peer_is_unwilling(d, id)) {
             continue;
         }
+        if (tried && id == d->transfer_id) {
+            tried_is_voter = true;
+            continue;
+        }
         uint64_t match = driver_match_index(d, id);
         if (best == 0 || match > best_match) {
             best = id;
             best_match = match;
         }
     }
-    return best;
+    return best == 0 && tried_is_voter ? d->transfer_id : best;
 }
 
 enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t to_id)
@@ -213,6 +220,8 @@ enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t 
     driver_begin_event(d, now_ms);
     struct raft_event event = {.type = RAFT_TRANSFER};
     event.transfer.server_id = to_id;
+    d->transfer_id = to_id;
+    d->transfer_ms = d->now_ms;
     int rv = driver_step(d, &event); /* RAFT_BADID, RAFT_NOTFOUND: no such voter */
     driver_end_event(d);
     return rv == 0 ? REPLICA_OK : REPLICA_REFUSED;

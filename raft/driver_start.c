@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/advice.h"
 #include "base/check.h"
 #include "base/log.h"
 #include "raft/driver_internal.h"
@@ -101,7 +102,7 @@ static bool log_is_sane(const struct driver *d, uint64_t term)
         const struct record_header *record = log_cache_get(&d->cache, i)->record;
         struct membership m;
         if (record->term < last_term || record->term > term) {
-            log_error("raft: the log's entry %llu has term %llu, which cannot follow term %llu",
+            log_error("raft: the log's entry %llu has term %llu, which cannot follow term %llu. " ADVICE_REBUILD,
                       (unsigned long long)i, (unsigned long long)record->term,
                       (unsigned long long)(record->term > term ? term : last_term));
             return false;
@@ -109,7 +110,7 @@ static bool log_is_sane(const struct driver *d, uint64_t term)
         last_term = record->term;
         if (record->type == RECORD_CHANGE &&
             membership_decode(record_data(record), record->size, &m) != 0) {
-            log_error("raft: the log's entry %llu is no valid configuration",
+            log_error("raft: the log's entry %llu is no valid configuration. " ADVICE_REBUILD,
                       (unsigned long long)i);
             return false;
         }
@@ -131,7 +132,7 @@ static int join_checkpoint(struct driver *d, const struct replica_position *p)
     }
     if (base > p->index) {
         log_error("raft: the log begins at %llu, but the checkpoint ends at %llu: entries between "
-                  "them are missing. Remove this node's data directory to refill it from its peers",
+                  "them are missing. " ADVICE_REBUILD,
                   (unsigned long long)(base + 1), (unsigned long long)p->index);
         return -1;
     }
@@ -256,13 +257,13 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
     }
     if (position != NULL) {
         if (!driver_position_is_valid(position)) {
-            log_error("raft: the checkpoint's position is not valid");
+            log_error("raft: the checkpoint's position is not valid. " ADVICE_REBUILD);
             return -1;
         }
         if (position->term > term) {
             /* Without its term and vote this node could vote twice in one term. */
             log_error("raft: the checkpoint is of term %llu, but the log knows term %llu only: the "
-                      "log was lost. Remove the whole data directory and add the node anew",
+                      "log was lost. " ADVICE_REBUILD,
                       (unsigned long long)position->term, (unsigned long long)term);
             return -1;
         }
@@ -276,8 +277,7 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
                                  position->configuration_size);
     } else if (d->cache.base > 0) {
         log_error(
-            "raft: the log begins at %llu, but there is no checkpoint. Restore the checkpoint, "
-            "or remove this node's data directory to refill it from its peers",
+            "raft: the log begins at %llu, but there is no checkpoint: it is missing. " ADVICE_REBUILD,
             (unsigned long long)(d->cache.base + 1));
         return -1;
     } else if (fresh && bootstrap != NULL && bootstrap->count > 0 && !d->refill.on) {
@@ -285,7 +285,7 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
     }
     if (position == NULL && d->cache.last > 0 &&
         log_cache_get(&d->cache, 1)->record->type != RECORD_CHANGE) {
-        log_error("raft: the log's first entry is no configuration");
+        log_error("raft: the log's first entry is no configuration. " ADVICE_REBUILD);
         return -1;
     }
     struct membership m;

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "raft/driver.h"
+#include "raft/replica_verify.h"
 #include "raft/transport.h"
 #include "raft/wal.h"
 
@@ -385,22 +386,6 @@ static void bootstrap_members(const struct replica_config *config, struct member
     }
 }
 
-/* A log that is missing or empty has lost term and vote, and perhaps acknowledged entries. */
-static int check_past(const struct replica_config *config, const struct replica_position *position,
-                      const struct wal_recovered *recovered)
-{
-    bool empty = recovered->term == 0 && recovered->count == 0 && recovered->base_index == 0;
-    if (!empty || (position == NULL && config->start != REPLICA_MEMBER)) {
-        return 0;
-    }
-    log_error("raft: %s: the log is missing or empty, but %s: the log was lost, and with it this "
-              "node's votes. Move the whole data directory away (identity, log and checkpoint) and "
-              "start without --new-cluster: the node refills from its peers",
-              config->directory,
-              position != NULL ? "there is a checkpoint" : "this node was a member before");
-    return -1;
-}
-
 static int start_driver(struct replica *r, const struct replica_config *config,
                         const struct replica_position *position,
                         const struct membership *bootstrap, const struct wal_recovered *recovered)
@@ -471,7 +456,7 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
     uv_timer_init(config->loop, &r->timer);
     r->timer.data = r;
 
-    int rv = check_past(config, position, &recovered);
+    int rv = replica_check_past(config, position, &recovered);
     rv = rv == 0 ? start_driver(r, config, position, &bootstrap, &recovered) : rv;
     wal_recovered_close(&recovered);
     if (rv != 0) {

@@ -78,12 +78,32 @@ static void stop(struct checkpoint_driver *d)
     }
 }
 
+/* The node goes on without: only the log grows, and a restart replays more. Rarer and rarer,
+ * because each attempt costs the disk what it may be short of. */
+static void note_failure(struct checkpoint_driver *d, uint64_t now_ms)
+{
+    uint64_t wait_ms = CHECKPOINT_RETRY_MS;
+    for (uint32_t i = 0; i < d->failures && wait_ms < CHECKPOINT_RETRY_MAX_MS; i++) {
+        wait_ms *= 2;
+    }
+    wait_ms = wait_ms < CHECKPOINT_RETRY_MAX_MS ? wait_ms : CHECKPOINT_RETRY_MAX_MS;
+    d->failures++;
+    d->retry_ms = now_ms + wait_ms;
+    log_warn("no checkpoint could be written, %" PRIu32 " in a row: tried again in %" PRIu64
+             " s; the log is kept from index %" PRIu64 " on and grows until one succeeds",
+             d->failures, wait_ms / 1000, d->last_index);
+}
+
 static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta *meta)
 {
     struct checkpoint_driver *d = ctx;
     uint64_t now_ms = uv_now(d->loop);
     engine_checkpoint_end(d->engine, ok);
     if (ok) {
+        if (d->failures > 0) {
+            log_info("checkpoint written after %" PRIu32 " failures", d->failures);
+        }
+        d->failures = 0;
         d->last_index = d->position.index;
         d->last_ms = now_ms;
         d->last_bytes = d->begun_bytes;
@@ -92,7 +112,11 @@ static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta
         replica_checkpoint_published(d->replica, &d->position);
     } else {
         replica_checkpoint_abandoned(d->replica);
-        d->retry_ms = again ? now_ms : now_ms + CHECKPOINT_RETRY_MS;
+        if (again) {
+            d->retry_ms = now_ms;
+        } else if (d->idle == NULL) { /* else it was given up, and nothing failed */
+            note_failure(d, now_ms);
+        }
     }
     stop(d);
 }
@@ -155,11 +179,21 @@ void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint6
         !engine_checkpoint_ready(d->engine)) {
         return;
     }
-    if (applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||
+    if (d->asked_index > d->last_index || applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||
         now_ms - d->last_ms >= d->interval_ms) {
         d->begun_bytes = applied_bytes;
         begin(d);
     }
+}
+
+void checkpoint_driver_ask(struct checkpoint_driver *d, uint64_t index)
+{
+    d->asked_index = index > d->asked_index ? index : d->asked_index;
+}
+
+uint64_t checkpoint_driver_reached(const struct checkpoint_driver *d)
+{
+    return d->last_index;
 }
 
 void checkpoint_driver_pause(struct checkpoint_driver *d, void (*idle)(void *ctx), void *ctx)

@@ -1,11 +1,13 @@
 /* checkpoint_driver: when a checkpoint is taken, and what follows.
  *
  * Happy path: enough entries or time since the last one → the engine freezes what changed, the
- * position in the log is noted with it → slices each millisecond, as the store's queue has room, none
- * longer than CHECKPOINT_SLICE_NS → the digest of that instant is known → durable → replica_checkpoint_published, so that the log is trimmed.
+ * position in the log is noted with it → slices each millisecond, as the store's queue has room,
+ * none longer than CHECKPOINT_SLICE_NS → the digest of that instant is known → durable →
+ * replica_checkpoint_published, so that the log is trimmed.
  *
  * Failure modes: the store fails: the engine keeps its blocks marked, tried again after
- * CHECKPOINT_RETRY_MS (at once when only the map was too small). An install begins: given up. */
+ * CHECKPOINT_RETRY_MS, doubled with each failure in a row (at once when only the map was too
+ * small); the log grows meanwhile. An install begins: given up. */
 #ifndef SERVER_CHECKPOINT_DRIVER_H
 #define SERVER_CHECKPOINT_DRIVER_H
 
@@ -14,6 +16,7 @@
 #include "storage/checkpoint.h"
 
 #define CHECKPOINT_RETRY_MS     1000
+#define CHECKPOINT_RETRY_MAX_MS 64000
 #define CHECKPOINT_SLICE_BLOCKS 2048    /* in a slice, at most */
 #define CHECKPOINT_SLICE_NS     500000u /* of the loop, or a little more: looked at every STEP_BLOCKS */
 #define CHECKPOINT_STEP_BLOCKS  64u
@@ -33,6 +36,8 @@ struct checkpoint_driver {
     uint64_t entries_max, size_max, interval_ms;
     /* state */
     bool taking, ended; /* ended: all blocks are handed over */
+    uint32_t failures;  /* in a row */
+    uint64_t asked_index; /* until this is reached the next one begins at once */
     struct replica_position position;
     uint64_t last_index, last_ms, retry_ms; /* log index and loop time of the last one */
     uint64_t last_bytes, begun_bytes; /* applied_bytes at the last one, and at this one's begin */
@@ -50,6 +55,11 @@ void checkpoint_driver_init(struct checkpoint_driver *d, uv_loop_t *loop, struct
  * CHECKPOINT_SETTLE_NS at most: on each tick of the loop. */
 void checkpoint_driver_settle(struct engine *engine);
 void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint64_t applied_bytes);
+/* Somebody waits for one that holds this index (applied already): it begins at the next tick,
+ * however little happened since the last. */
+void checkpoint_driver_ask(struct checkpoint_driver *d, uint64_t index);
+/* The log index up to which the newest durable one holds everything; 0: there is none. */
+uint64_t checkpoint_driver_reached(const struct checkpoint_driver *d);
 /* Gives up the one under way and calls idle when nothing is (perhaps at once). Until
  * checkpoint_driver_resume none begins. */
 void checkpoint_driver_pause(struct checkpoint_driver *d, void (*idle)(void *ctx), void *ctx);

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/format.h"
+#include "server/data_dir.h"
 #include "server/identity.h"
 #include "server/node_internal.h"
 
@@ -310,6 +311,8 @@ static void tick_cb(uv_timer_t *timer)
         }
     }
     checkpoint_expire_pins(n->store, now_ms);
+    disk_guard_tick(n->disk, now_ms);
+    snapshots_tick(n, now_ms);
     read_requests_tick(n, now_ms);
     members_tick(n, now_ms);
     clock_watch_tick(n, now_ms);
@@ -354,13 +357,14 @@ static int load_checkpoint(struct node *n, struct replica_position *position)
     if (checkpoint_load(n->store, node_load_block, n->engine) < 0) {
         return -1;
     }
-    if (engine_load_finish(n->engine, meta.index, meta.digest) < 0 ||
-        position_decode(position, meta.position, meta.position_size) < 0) {
-        log_error(
-            "%s/checkpoint: the state does not match its digest: damaged, or written by another "
-            "version; restore it from a backup, or empty the data directory and let the node "
-            "refill from its peers",
-            n->options->data_dir);
+    if (data_dir_judge_state(n->options->data_dir, n->engine, &meta, position) < 0) {
+        return -1;
+    }
+    if (engine_initialized(n->engine) &&
+        memcmp(engine_cluster_id(n->engine), n->options->cluster_id, LINK_CLUSTER_ID_SIZE) != 0) {
+        log_error("%s/checkpoint: is the state of another cluster: it was copied here; empty the "
+                  "data directory and let the node refill from its peers",
+                  n->options->data_dir);
         return -1;
     }
     log_info("checkpoint loaded index=%llu blocks=%llu", (unsigned long long)position->index,
@@ -446,6 +450,8 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
     }
     cluster_clock_heard(&n->clock, engine_time_ms(n->engine), false, clock_monotonic_ns());
     n->applied_index = loaded > 0 ? position.index : 0;
+    n->disk =
+        disk_guard_create(n, options->data_dir, options->low_space, options->log_write_deadline_ms);
     n->queue = submit_queue_create(&queue_callbacks, n);
     if (persist_driver_create(loop, options->postgres_url, options->cluster_id, propose_own_cb, n,
                               &n->persist) < 0 ||
@@ -530,10 +536,15 @@ static void begin_close(struct node *n)
         warm_up_stop(&n->warm_up);
         submit_queue_fail(n->queue);
         read_requests_end(n);
+        snapshots_end(n);
         members_end(n);
         install_cancel(n);
     }
-    bool busy = n->installer != NULL || n->chunks_count != 0 || n->warm_up.running;
+    if (n->disk != NULL && disk_guard_close(n->disk)) {
+        n->disk = NULL;
+    }
+    bool busy =
+        n->disk != NULL || n->installer != NULL || n->chunks_count != 0 || n->warm_up.running;
     if (!busy && n->listener != NULL && n->parts_open == 0) {
         n->parts_open = 1; /* once */
         log_info("closing");

@@ -1,6 +1,7 @@
 /* Inside of the node: node.c (life, hooks of the replica, drain), session.c (links and Submit
  * frames), requests.c (everything else that is asked), read_requests.c (reads that must wait),
- * members.c (who the members are), status.c (status and metrics), install.c (a checkpoint from a peer). Nobody else includes this.
+ * members.c (who the members are), status.c (status and metrics), install.c (a checkpoint from a
+ * peer), snapshots.c (tickets for backups). Nobody else includes this.
  */
 #ifndef SERVER_NODE_INTERNAL_H
 #define SERVER_NODE_INTERNAL_H
@@ -12,6 +13,7 @@
 #include "server/checkpoint_driver.h"
 #include "server/clock.h"
 #include "server/clock_watch.h"
+#include "server/disk_guard.h"
 #include "server/node.h"
 #include "server/persist_driver.h"
 #include "server/submit_queue.h"
@@ -30,6 +32,7 @@
 #define NODE_READ_TIMEOUT_MS     5000 /* default */
 #define NODE_READ_TIMEOUT_MAX_MS 60000
 #define NODE_CHUNKS_MAX          4      /* chunks of checkpoints being read at once */
+#define NODE_SNAPSHOTS_MAX       16     /* SnapshotOpen requests that wait for a checkpoint */
 #define NODE_INSTALL_TIMEOUT_MS  600000 /* as the replica's: how long a ticket is good */
 #define NODE_SUBMIT_COMMANDS_MAX 4096   /* in one frame */
 
@@ -42,6 +45,7 @@ struct session {
 struct read_wait;
 struct member_change;
 struct installer;
+struct snapshot_wait;
 
 struct node {
     uv_loop_t *loop;
@@ -57,6 +61,7 @@ struct node {
     struct clock_watch clock_watch;
     struct installer *installer; /* NULL: none under way */
     struct warm_up warm_up;
+    struct disk_guard *disk; /* NULL once closed */
 
     enum replica_role role;
     bool ready;
@@ -81,6 +86,8 @@ struct node {
     struct read_wait *reads;           /* waiting */
     uint32_t reads_count, index_waits; /* of those: for an index */
     uint32_t chunks_count;
+    struct snapshot_wait *snapshots; /* waiting for a checkpoint */
+    uint32_t snapshots_count;
     struct member_change *change; /* of the membership, under way; NULL: none */
     char leader_address[REPLICA_ENDPOINT_SIZE]; /* node_leader_address */
 
@@ -152,6 +159,11 @@ void members_end(struct node *n); /* answers the change under way */
 void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *arena);
 void persist_status_fill(struct node *n, Holdfast__PersistStatusResult *m, struct arena *arena);
 void metrics_write(struct node *n, struct text *t);
+
+/* ---- snapshots.c ---- */
+void snapshot_open_request(struct session *s, const Holdfast__Request *request);
+void snapshots_tick(struct node *n, uint64_t now_ms); /* answers those whose checkpoint is there */
+void snapshots_end(struct node *n);                   /* answers all that wait with a refusal */
 
 /* ---- install.c ---- */
 int node_make_ticket(void *ctx, struct replica_ticket *ticket);

@@ -138,8 +138,7 @@ static enum options_result invalid(const char *what, const char *value)
     return OPTIONS_INVALID;
 }
 
-/* "1=127.0.0.1:7001/127.0.0.1:7101" */
-static bool parse_member(const char *text, struct node_member *m)
+bool node_member_parse(const char *text, struct node_member *m)
 {
     char *end, joined[REPLICA_ADDRESS_SIZE];
     const char *slash = strchr(text, '/');
@@ -170,7 +169,7 @@ static enum options_result read_members(struct node_options *o)
     }
     for (size_t i = 0; i < raw.members.count; i++) {
         struct node_member m;
-        if (!parse_member(raw.members.items[i], &m)) {
+        if (!node_member_parse(raw.members.items[i], &m)) {
             return invalid("not a member, write ID=RAFT_HOST:PORT/NODE_HOST:PORT:",
                            raw.members.items[i]);
         }

@@ -43,6 +43,8 @@ struct node_options {
 /* Parses and checks everything, reads the key file. OPTIONS_INVALID: said why on stderr. */
 enum options_result node_options_parse(struct node_options *o, int argc, char **argv);
 
+/* "1=127.0.0.1:7001/127.0.0.1:7101"; false: it is no such text. */
+bool node_member_parse(const char *text, struct node_member *m);
 /* The member with this id; NULL: none. */
 const struct node_member *node_options_member(const struct node_options *o, uint64_t id);
 

@@ -154,6 +154,8 @@ static void answer_chunk(struct session *s, const Holdfast__Request *request)
     if (c->from_size > 0) {
         memcpy(c->from, m->from.data, c->from_size);
     }
+    checkpoint_renew_pin(n->store, c->ticket, c->ticket_size,
+                         uv_now(n->loop) + NODE_INSTALL_TIMEOUT_MS);
     n->chunks_count++;
     session_retain(s);
     CHECK(uv_queue_work(n->loop, &c->work, chunk_work, chunk_done) == 0);
@@ -212,6 +214,9 @@ void request_dispatch(struct session *s, const Holdfast__Request *request, const
         return;
     case HOLDFAST__REQUEST__BODY_SNAPSHOT_CHUNK:
         answer_chunk(s, request);
+        return;
+    case HOLDFAST__REQUEST__BODY_SNAPSHOT_OPEN:
+        snapshot_open_request(s, request);
         return;
     default:
         session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_UNSUPPORTED,

@@ -5,9 +5,10 @@
  * filled; the frame's work waits for its last reply and is answered by one response.
  *
  * Failure modes: not leading → NOT_LEADER with a hint; no room → BUSY for each command that did not
- * fit; of a kind beyond the format in force → UNSUPPORTED for that
- * command; not well-formed, or a kind that only the node itself may propose → MALFORMED for that
- * command. A session whose output is full is closed: its client tries again with the same keys. */
+ * fit; the disk is short of space → LOW_SPACE for what grows the state; of a kind beyond the format
+ * in force → UNSUPPORTED for that command; not well-formed, or a kind that only the node itself may
+ * propose → MALFORMED for that command. A session whose output is full is closed: its client tries
+ * again with the same keys. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -96,9 +97,10 @@ void session_answered(void *node, struct submit_work *work)
     struct node *n = node;
     struct frame_work *f = container_of(work, struct frame_work, work);
     struct session *s = f->session;
-    bool busy = false, leaderless = work->count > 0;
+    bool busy = false, low = false, leaderless = work->count > 0;
     for (uint32_t i = 0; i < work->count; i++) {
         busy = busy || work->outcomes[i].status == HOLDFAST__STATUS__STATUS_BUSY;
+        low = low || work->outcomes[i].status == HOLDFAST__STATUS__STATUS_LOW_SPACE;
         leaderless = leaderless && work->outcomes[i].status == HOLDFAST__STATUS__STATUS_NOT_LEADER;
     }
     if (s->link != NULL && leaderless) {
@@ -107,9 +109,12 @@ void session_answered(void *node, struct submit_work *work)
     } else if (s->link != NULL) {
         uint8_t *out = out_reserve(n, SUBMIT_RESPONSE_HEAD_MAX +
                                           (size_t)work->count * SUBMIT_RESPONSE_OUTCOME_MAX);
-        size_t size = submit_response_write(
-            out, f->id, engine_index(n->engine), engine_time_ms(n->engine),
-            busy ? submit_queue_retry_after_ms(n->queue) : 0, work->outcomes, work->count);
+        size_t size =
+            submit_response_write(out, f->id, engine_index(n->engine), engine_time_ms(n->engine),
+                                  low    ? DISK_GUARD_RETRY_MS
+                                  : busy ? submit_queue_retry_after_ms(n->queue)
+                                         : 0,
+                                  work->outcomes, work->count);
         send_bytes(s, out, size);
     }
     free(f);
@@ -128,6 +133,9 @@ static Holdfast__Status take_command(struct node *n, struct submit_work *work, u
     if (size > COMMAND_SIZE_MAX || command_decode(&c, data, size) < 0 || c.kind == COMMAND_INIT ||
         c.kind == COMMAND_PERSIST_ACK) {
         return HOLDFAST__STATUS__STATUS_MALFORMED;
+    }
+    if (!disk_guard_admits(n->disk, &c)) {
+        return HOLDFAST__STATUS__STATUS_LOW_SPACE;
     }
     return submit_queue_add(n->queue, work, position, data, size) ? HOLDFAST__STATUS__STATUS_OK
                                                                   : HOLDFAST__STATUS__STATUS_BUSY;

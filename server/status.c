@@ -75,6 +75,13 @@ void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *ar
     m->events_pending = stats.events;
     m->persister_configured = persist_driver_configured(n->persist);
     m->shards = engine_shards(n->engine);
+    struct disk_guard_info disk;
+    disk_guard_get_info(n->disk, &disk);
+    m->disk_free_bytes = disk.free_bytes;
+    m->disk_low_bytes = disk.limit;
+    m->disk_low = disk.low;
+    m->log_write_age_ms = replica_log_age_ms(n->replica);
+    m->checkpoint_failures = n->checkpoints.failures;
     m->installing = n->installer != NULL;
     m->elections = info.elections;
     m->draining = n->draining || n->drained;
@@ -256,10 +263,39 @@ static void write_checkpoints(struct node *n, struct text *t)
     family(t, "holdfast_checkpoints_total", "counter", "Checkpoints taken.", (double)s.taken_total);
     family(t, "holdfast_checkpoint_errors_total", "counter", "Checkpoints that failed.",
            (double)s.failed_total);
+    family(t, "holdfast_checkpoint_failures", "gauge", "Failures since the last success.",
+           n->checkpoints.failures);
     family(t, "holdfast_checkpoint_used_bytes", "gauge", "Size of the environment.",
            (double)s.used_size);
     family(t, "holdfast_installs_total", "counter", "Checkpoints taken over from a peer.",
            (double)n->installs_total);
+}
+
+static void write_disk(struct node *n, struct text *t)
+{
+    struct disk_guard_info disk;
+    disk_guard_get_info(n->disk, &disk);
+    if (disk.known) {
+        family(t, "holdfast_disk_free_bytes", "gauge", "Free space where the data are.",
+               (double)disk.free_bytes);
+        family(t, "holdfast_disk_size_bytes", "gauge", "Size of that file system.",
+               (double)disk.size_bytes);
+    }
+    family(t, "holdfast_disk_low_bytes", "gauge",
+           "Free space below which a leader refuses new orders.", (double)disk.limit);
+    family(t, "holdfast_disk_low", "gauge", "1 when there is less.", disk.low);
+    family(t, "holdfast_disk_low_refused_total", "counter", "Commands refused for want of space.",
+           (double)disk.refused_total);
+    family(t, "holdfast_disk_low_hand_overs_total", "counter",
+           "Leadership handed to a node with more space.", (double)disk.hand_overs_total);
+    family(t, "holdfast_log_write_age_seconds", "gauge",
+           "How long the log's disk has not answered; 0: it owes nothing.",
+           (double)replica_log_age_ms(n->replica) / 1e3);
+    family(t, "holdfast_log_silences_total", "counter",
+           "Times that the log's disk was silent long enough for a leader to leave it.",
+           (double)disk.slow_total);
+    family(t, "holdfast_log_silence_hand_overs_total", "counter",
+           "Leadership handed over because of that.", (double)disk.slow_hand_overs_total);
 }
 
 static void write_process(struct node *n, struct text *t)
@@ -293,5 +329,6 @@ void metrics_write(struct node *n, struct text *t)
     write_engine(n, t);
     write_stock(n, t);
     write_checkpoints(n, t);
+    write_disk(n, t);
     persist_driver_write_metrics(n->persist, t);
 }

@@ -115,6 +115,9 @@ bool checkpoint_busy(const struct checkpoint *c);
  * Loop. Returns 0, or -1: there is none, or all readers are in use. */
 int checkpoint_pin(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms,
                    uint8_t ticket[static CHECKPOINT_TICKET_SIZE], struct checkpoint_meta *meta);
+/* The pin behind this ticket, if there still is one, is good until expires_ms. Loop. */
+void checkpoint_renew_pin(struct checkpoint *c, const void *ticket, size_t ticket_size,
+                          uint64_t expires_ms);
 /* Unpins what has expired; the loop calls it now and then. Returns how many are pinned. */
 size_t checkpoint_expire_pins(struct checkpoint *c, uint64_t now_ms);
 
@@ -148,6 +151,8 @@ struct checkpoint_install;
 int checkpoint_install_begin(struct checkpoint *c, struct checkpoint_install **i);
 int checkpoint_install_put(struct checkpoint_install *i, const void *records, size_t size,
                            uint32_t crc);
+/* A meta that comes from elsewhere than a peer's chunk: before the first block. */
+int checkpoint_install_put_meta(struct checkpoint_install *i, const struct checkpoint_meta *meta);
 int checkpoint_install_verify(struct checkpoint_install *i, checkpoint_block_cb put, void *ctx,
                               struct checkpoint_meta *meta);
 int checkpoint_install_commit(struct checkpoint_install *i); /* frees i when it returns 0 */

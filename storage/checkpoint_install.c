@@ -120,6 +120,17 @@ int checkpoint_install_put(struct checkpoint_install *i, const void *records, si
     }
 }
 
+int checkpoint_install_put_meta(struct checkpoint_install *i, const struct checkpoint_meta *meta)
+{
+    if (i->any || i->has_meta) {
+        log_error("install: %s: a second meta record", i->temporary);
+        return -1;
+    }
+    i->meta = *meta;
+    i->has_meta = true;
+    return 0;
+}
+
 /* The meta goes in last: an environment with a meta is whole. */
 static int finish(struct checkpoint_install *i)
 {

@@ -121,6 +121,22 @@ int checkpoint_pin(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms,
     return result;
 }
 
+void checkpoint_renew_pin(struct checkpoint *c, const void *ticket, size_t ticket_size,
+                          uint64_t expires_ms)
+{
+    if (ticket_size != CHECKPOINT_TICKET_SIZE || memcmp(ticket, c->secret, sizeof c->secret) != 0) {
+        return;
+    }
+    uint64_t id = load_u64((const uint8_t *)ticket + 16);
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
+        if (c->pins[i].txn != NULL && c->pins[i].id == id) {
+            c->pins[i].expires_ms = expires_ms;
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* ---- chunks ---- */
 
 static void append_record(struct text *t, uint32_t table, uint32_t number, const void *data,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""A cluster of one build becomes one of another, node by node, under load; then one node goes back.
+"""A cluster of one build becomes one of another, node by node, under load; and back, if they can.
 
-Usage: upgrade_rolling.py OLD_BUILD NEW_BUILD [--seconds N] [--rounds N]
+Usage: upgrade_rolling.py OLD_BUILD NEW_BUILD [--seconds N] [--back]
 
 The long form of docs/operations/upgrade.md; CI reads golden files instead (tests/golden), since it has one build
 only. OLD_BUILD of an earlier commit:
@@ -9,12 +9,10 @@ only. OLD_BUILD of an earlier commit:
     git worktree add /tmp/old COMMIT && meson setup /tmp/old/build /tmp/old && ninja -C /tmp/old/build
     tests/integration/upgrade_rolling.py /tmp/old/build build
 
-Followers first, the leader last, gateway after the nodes; N seconds of load in each mixture, and in each one
-leadership moves once to an old node and once to a new one. No acknowledged order may be lost, digests must be
-equal, and the formats must not have been raised, or the way back would be closed.
+Followers first, the leader last, gateway after the nodes; N seconds of load in each mixture, with each build
+leading in turn. No acknowledged order may be lost, and digests must be equal.
 """
 import argparse
-import json
 import pathlib
 import time
 
@@ -22,13 +20,15 @@ from cluster import Cluster, Load
 
 
 def move(cluster, wanted):
-    """Leadership to one of these, if it is elsewhere."""
-    leader = cluster.wait("a leader", cluster.leader)
-    if leader in wanted:
-        return
-    to = wanted[0]
-    cluster.ctl("member", "move-leader", to.id, "--confirm", to.id, check=False)
-    cluster.wait(f"node {to.id} leads", lambda: cluster.leader() is to)
+    """Leadership to one of these, if it is elsewhere. It may be refused while one of them catches up."""
+    def there():
+        leader = cluster.leader()
+        if leader is not None and leader not in wanted:
+            done = cluster.ctl("member", "move-leader", wanted[0].id, "--confirm", wanted[0].id, check=False)
+            if done.returncode != 0:
+                print(done.stderr.strip(), flush=True)
+        return leader in wanted
+    cluster.wait(f"one of {[n.id for n in wanted]} leads", there)
 
 
 def replace(cluster, node, build):
@@ -54,7 +54,8 @@ def main():
     parser.add_argument("old", type=pathlib.Path)
     parser.add_argument("new", type=pathlib.Path)
     parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--rounds", type=int, default=1, help="there and back again, so often")
+    parser.add_argument("--back", action="store_true", help="to the old build again and then to the new one: for "
+                        "builds that write the same (docs/adr/0019, rules 4 and 6)")
     options = parser.parse_args()
     old, new = options.old.resolve(), options.new.resolve()
     with Cluster(old, node_options=["--checkpoint-interval", "2s"]) as c:
@@ -63,22 +64,17 @@ def main():
         c.shop("S", "A", units=10000000)
         with Load(c, "S", "A", threads=4) as load:
             mixture(c, load, options.seconds)
-            for _ in range(options.rounds):
-                for target in (new, old):
-                    leader = c.wait("a leader", c.leader)
-                    for node in [n for n in c.nodes if n is not leader] + [leader]:
-                        replace(c, node, target)
-                        mixture(c, load, options.seconds)
-            for node in c.nodes:
-                replace(c, node, new)
+            for target in (new, old, new) if options.back else (new,):
+                leader = c.wait("a leader", c.leader)
+                for node in [n for n in c.nodes if n is not leader] + [leader]:
+                    replace(c, node, target)
+                    mixture(c, load, options.seconds)
             c.holdfastctl = new / "tools/ctl/holdfastctl"
             c.stage.gateway_path = str(new / "gateway/holdfast-gateway")
             c.stage.gateway.stop()
             c.start_gateway()
             mixture(c, load, options.seconds)
         load.check()
-        states = [n.status() for n in c.nodes]
-        assert {s["format"] for s in states} == {1}, json.dumps(states)
         print(f"{len(load.placed)} orders acknowledged, none lost; {load.retries} attempts repeated; longest gap "
               f"{load.longest_gap_s():.2f} s")
 

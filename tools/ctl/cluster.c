@@ -49,6 +49,23 @@ static enum ctl_exit read_status(struct ctl *ctl, uint64_t id, Holdfast__Respons
     return rv;
 }
 
+/* "79 GiB", "512 MiB, low": for people; the figures are there too. */
+static void put_disk(json_t *record, const Holdfast__NodeStatusResult *s)
+{
+    char text[64] = "not known";
+    if (s->disk_free_bytes > 0) {
+        bool large = s->disk_free_bytes >= 10ull << 30;
+        snprintf(text, sizeof text, "%" PRIu64 " %s%s", s->disk_free_bytes >> (large ? 30 : 20),
+                 large ? "GiB" : "MiB", s->disk_low ? ", low" : "");
+    }
+    json_object_set_new(record, "disk", json_string(text));
+    json_object_set_new(record, "disk_free_bytes", json_integer((json_int_t)s->disk_free_bytes));
+    json_object_set_new(record, "disk_low_bytes", json_integer((json_int_t)s->disk_low_bytes));
+    json_object_set_new(record, "disk_low", json_boolean(s->disk_low));
+    json_object_set_new(record, "log_write_age_ms", json_integer((json_int_t)s->log_write_age_ms));
+    json_object_set_new(record, "checkpoint_failures", json_integer(s->checkpoint_failures));
+}
+
 static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeStatusResult *s)
 {
     char cluster[2 * LINK_CLUSTER_ID_SIZE + 1] = "";
@@ -72,6 +89,7 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
                   (json_int_t)s->shards, "version", s->version, "cluster_id", cluster);
     json_object_update(record, more);
     json_decref(more);
+    put_disk(record, s);
     json_object_set_new(record, "clock_offset_ms", json_integer(s->clock_offset_ms));
     json_object_set_new(record, "clock_suspect", json_boolean(s->clock_suspect));
     json_object_set_new(record, "format", json_integer(s->format));
@@ -145,6 +163,7 @@ enum ctl_exit endpoint_status(struct ctl *ctl)
         {"checkpoint_index", "CHECKPOINT", CELL_NUMBER},
         {"orders", "ORDERS", CELL_NUMBER},
         {"events_pending", "EVENTS", CELL_NUMBER},
+        {"disk", "DISK FREE", CELL_TEXT},
         {"clock_offset_ms", "CLOCK MS", CELL_NUMBER},
         {"clock_suspect", "SUSPECT", CELL_YES},
         {"version", "VERSION", CELL_TEXT},
@@ -179,11 +198,16 @@ enum ctl_exit endpoint_health(struct ctl *ctl)
     json_array_foreach(s.nodes, i, node)
     {
         bool reachable = json_is_true(json_object_get(node, "reachable"));
-        bool healthy = reachable && json_is_true(json_object_get(node, "ready")) &&
-                       json_integer_value(json_object_get(node, "leader_id")) != 0;
+        bool serves = reachable && json_is_true(json_object_get(node, "ready")) &&
+                      json_integer_value(json_object_get(node, "leader_id")) != 0;
+        bool low = json_is_true(json_object_get(node, "disk_low"));
+        bool stale = json_integer_value(json_object_get(node, "checkpoint_failures")) > 0;
+        bool healthy = serves && !low && !stale;
         const char *detail =
-            healthy      ? json_string_value(json_object_get(node, "role"))
-            : !reachable ? json_string_value(json_object_get(node, "role"))
+            healthy           ? json_string_value(json_object_get(node, "role"))
+            : !reachable      ? json_string_value(json_object_get(node, "role"))
+            : serves && low   ? "its disk is nearly full"
+            : serves && stale ? "cannot write checkpoints: see its log"
             : json_is_true(json_object_get(node, "installing")) ? "is being filled from its peers"
             : json_integer_value(json_object_get(node, "leader_id")) == 0 ? "knows no leader"
                                                                           : "is not ready";
@@ -379,7 +403,7 @@ static enum ctl_exit drain(struct ctl *ctl, bool on)
     return leads ? CTL_FAILURE : CTL_OK;
 }
 
-enum ctl_exit node_drain(struct ctl *ctl)
+enum ctl_exit node_drain_run(struct ctl *ctl)
 {
     const char *id = ctl_text(&ctl->arguments, "ID");
     char what[96];
@@ -403,7 +427,9 @@ enum ctl_exit cluster_status(struct ctl *ctl)
     }
     const Holdfast__NodeStatusResult *leader = s.leader != NULL ? s.leader->node_status : NULL;
     size_t majority = s.voters / 2 + 1;
-    const char *verdict = leader == NULL               ? "no leader: nothing can be ordered"
+    const char *verdict = leader == NULL     ? "no leader: nothing can be ordered"
+                          : leader->disk_low ? "degraded: the leader's disk is nearly full, new "
+                                               "orders are refused"
                           : s.ready == s.members       ? "healthy"
                           : s.ready_voters >= majority ? "degraded: a node is down or not ready"
                                                        : "at risk: no majority is ready";

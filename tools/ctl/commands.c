@@ -65,6 +65,12 @@ static const struct ctl_parameter user_operand[] = {
 static const struct ctl_parameter lease_operand[] = {
     {"LEASE", CTL_ID, NULL, "the lease's name", .flags = CTL_REQUIRED},
 };
+static const struct ctl_parameter directory_operand[] = {
+    {"DIR", CTL_DIRECTORY, NULL, "the node's data directory (--data-dir)", .flags = CTL_REQUIRED},
+};
+static const struct ctl_parameter log_inspect_options[] = {
+    {"entries", CTL_FLAG, NULL, "list every record of the log too"},
+};
 static const struct ctl_parameter node_operand[] = {
     {"ID", CTL_U64, NULL, "the node's id", .min = 1, .max = INT64_MAX, .flags = CTL_REQUIRED},
 };
@@ -198,6 +204,29 @@ static const struct ctl_parameter demo_down_options[] = {
     {"wipe", CTL_FLAG, NULL, "remove its data, too"},
 };
 static const struct ctl_parameter demo_status_options[] = {DEMO_DIR};
+static const struct ctl_parameter snapshot_save_operands[] = {
+    {"FILE", CTL_FILE, NULL, "the snapshot to write", .flags = CTL_REQUIRED},
+};
+static const struct ctl_parameter snapshot_operands[] = {
+    {"FILE", CTL_FILE, NULL, "the snapshot", .flags = CTL_REQUIRED},
+};
+static const struct ctl_parameter snapshot_save_options[] = {
+    {"node", CTL_U64, "ID", "the node that gives it; else a follower that is well", .min = 1,
+     .max = INT64_MAX},
+    {"newest", CTL_FLAG, NULL, "the newest checkpoint there is, instead of one of this moment"},
+    {"force", CTL_FLAG, NULL, "replace a FILE that is there"},
+};
+static const struct ctl_parameter snapshot_restore_options[] = {
+    {"data-dir", CTL_DIRECTORY, "DIR", "the data directory to make: missing or empty",
+     .flags = CTL_REQUIRED},
+    {"id", CTL_U64, "N", "the id of the node that it is for", .min = 1, .max = U32_MAX_TEXT,
+     .flags = CTL_REQUIRED},
+    {"member", CTL_TEXT, "ID=RAFT/NODE",
+     "a member of the new cluster, as holdfastd gets it; repeat for each",
+     .flags = CTL_REQUIRED | CTL_REPEATED},
+    {"cluster-id", CTL_TEXT, "UUID", "the new cluster's id, the same for all its members",
+     .flags = CTL_REQUIRED},
+};
 static const struct ctl_parameter completion_operands[] = {
     {"SHELL", CTL_CHOICE, NULL, "which shell", .choices = "bash|zsh|fish", .flags = CTL_REQUIRED},
 };
@@ -215,6 +244,8 @@ const struct ctl_group ctl_groups[] = {
     {"member", "the nodes of the cluster"},
     {"endpoint", "what each node says of itself"},
     {"node", "one node"},
+    {"log", "a node's write-ahead log"},
+    {"snapshot", "backups, and clusters made from them"},
     {"migrate", "PostgreSQL's schema"},
     {"persist", "the way into PostgreSQL"},
 };
@@ -246,7 +277,7 @@ const struct ctl_command ctl_commands[] = {
      "Creates the SKU with no units, or changes the title of one that exists. Units come and go with\n"
      "sku adjust.",
      "holdfastctl sku put phone-x --title 'Phone X, 256 GB'\n",
-     OPERANDS(sku_operand), PARAMETERS(sku_put_options), .role = CTL_WRITER, .run = sku_put},
+     OPERANDS(sku_operand), PARAMETERS(sku_put_options), .role = CTL_WRITER, .run = sku_put_run},
     {"sku get", "show a SKU", "Prints its quantities: available + reserved + sold = received.",
      "holdfastctl sku get phone-x\n"
      "holdfastctl sku get phone-x -o json\n",
@@ -266,7 +297,7 @@ const struct ctl_command ctl_commands[] = {
      "and the times to open and close. Times may be relative to the cluster's clock: now, +10s, -5m.",
      "holdfastctl sale put launch --currency EUR --offer phone-x=79900,max=2 --opens now --closes +1h\n"
      "holdfastctl sale put launch --file launch.json --expected-version 3\n",
-     OPERANDS(sale_operand), PARAMETERS(sale_put_options), .role = CTL_WRITER, .run = sale_put},
+     OPERANDS(sale_operand), PARAMETERS(sale_put_options), .role = CTL_WRITER, .run = sale_put_run},
     {"sale get", "show a sale", "Prints its definition, its phase and its figures.",
      "holdfastctl sale get launch\n",
      OPERANDS(sale_operand), .role = CTL_READER, .run = sale_get},
@@ -289,7 +320,7 @@ const struct ctl_command ctl_commands[] = {
     {"eligibility grant", "give a user the right to order",
      "At most one for each sale and user: granting again changes nothing and says so.",
      "holdfastctl eligibility grant launch alice\n",
-     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_grant},
+     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_grant_run},
     {"eligibility get", "show a user's eligibility",
      "Prints whether the user may order, and how many orders and units the user has.",
      "holdfastctl eligibility get launch alice\n",
@@ -299,7 +330,7 @@ const struct ctl_command ctl_commands[] = {
      PARAMETERS(eligibility_list_options), .role = CTL_READER, .run = eligibility_list},
     {"eligibility revoke", "take the right to order away", "Orders already placed stay.",
      "holdfastctl eligibility revoke launch alice\n",
-     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_revoke},
+     OPERANDS(sale_user_operands), .role = CTL_WRITER, .run = eligibility_revoke_run},
 
     {"order get", "show an order", "Prints one order as the cluster holds it in memory.",
      "holdfastctl order get 00000G0008041\n",
@@ -312,36 +343,36 @@ const struct ctl_command ctl_commands[] = {
      "All lines or none. The order holds its units until its payment deadline.",
      "holdfastctl order place launch --user alice --line phone-x\n"
      "holdfastctl order place launch --user alice --line phone-x=2 --idempotency-key cart-4711\n",
-     OPERANDS(sale_operand), PARAMETERS(order_place_options), .role = CTL_WRITER, .run = order_place},
+     OPERANDS(sale_operand), PARAMETERS(order_place_options), .role = CTL_WRITER, .run = order_place_run},
     {"order pay", "report a payment",
      "Applies a payment as the payment platform would report it; --idempotency-key is the payment\n"
      "event's id. Without --amount the order's own amount and currency are paid. A payment after the\n"
      "deadline is settled as the sale's late payment policy says.",
      "holdfastctl order pay 00000G0008041 --idempotency-key evt-1\n"
      "holdfastctl order pay 00000G0008041 --amount 79900 --currency EUR\n",
-     OPERANDS(order_operand), PARAMETERS(order_pay_options), .role = CTL_WRITER, .run = order_pay},
+     OPERANDS(order_operand), PARAMETERS(order_pay_options), .role = CTL_WRITER, .run = order_pay_run},
     {"order cancel", "cancel an unpaid order", "Its units go back on sale.",
      "holdfastctl order cancel 00000G0008041\n",
-     OPERANDS(order_operand), PARAMETERS(order_cancel_options), .role = CTL_WRITER, .run = order_cancel},
+     OPERANDS(order_operand), PARAMETERS(order_cancel_options), .role = CTL_WRITER, .run = order_cancel_run},
     {"order refund", "refund a paid order",
      "Marks the order refunded, with its units back on sale or not. The money is the payment\n"
      "platform's to move.",
      "holdfastctl order refund 00000G0008041 --restock --reason returned\n",
-     OPERANDS(order_operand), PARAMETERS(order_refund_options), .role = CTL_WRITER, .run = order_refund},
+     OPERANDS(order_operand), PARAMETERS(order_refund_options), .role = CTL_WRITER, .run = order_refund_run},
 
     {"lease acquire", "take a named lock",
      "Prints a fencing token that grows with each holder: whoever writes elsewhere under this lock\n"
      "passes it on, and a stale one is refused there.",
      "holdfastctl lease acquire nightly-report --owner worker-1 --ttl 5m\n",
      OPERANDS(lease_operand), PARAMETERS(lease_acquire_options), .role = CTL_WRITER,
-     .run = lease_acquire},
+     .run = lease_acquire_run},
     {"lease renew", "keep a named lock longer", "Only its holder can, with the token of acquire.",
      "holdfastctl lease renew nightly-report --owner worker-1 --token 7 --ttl 5m\n",
-     OPERANDS(lease_operand), PARAMETERS(lease_renew_options), .role = CTL_WRITER, .run = lease_renew},
+     OPERANDS(lease_operand), PARAMETERS(lease_renew_options), .role = CTL_WRITER, .run = lease_renew_run},
     {"lease release", "give a named lock back", "Only its holder can, with the token of acquire.",
      "holdfastctl lease release nightly-report --owner worker-1 --token 7\n",
      OPERANDS(lease_operand), PARAMETERS(lease_release_options), .role = CTL_WRITER,
-     .run = lease_release},
+     .run = lease_release_run},
     {"lease list", "list leases", "Prints the leases that are held.", "holdfastctl lease list\n",
      PARAMETERS(list_options), .role = CTL_READER, .run = lease_list},
 
@@ -381,9 +412,67 @@ const struct ctl_command ctl_commands[] = {
     {"node drain", "keep a node from leading",
      "The node hands leadership over if it has it, and takes none until node undrain.",
      "holdfastctl node drain 2 --confirm 2\n",
-     OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain},
+     OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain_run},
     {"node undrain", "let a node lead again", "Ends a drain.", "holdfastctl node undrain 2\n",
      OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_undrain},
+    {"node verify", "check a data directory without starting the node",
+     "Reads identity, checkpoint and log of a node that does not run, and changes nothing: checksums,\n"
+     "structure, the digest of the whole state, and whether the parts belong together. Exit status 0: a\n"
+     "start would accept it; 1: it is damaged, and the lines say which file, which offset and what to do;\n"
+     "4: a node is running there.",
+     "holdfastctl node verify /var/lib/holdfast/node-1\n"
+     "holdfastctl node verify /var/lib/holdfast/node-1 -o json\n",
+     OPERANDS(directory_operand), .role = CTL_LOCAL, .run = node_verify},
+    {"node rebuild", "put a data directory aside, to refill from the peers",
+     "Moves everything to DIR.damaged-TIME (into DIR/damaged-TIME when DIR is a mount point) and leaves a\n"
+     "directory in which the node starts by filling itself from the others; it does not vote before it has\n"
+     "all it may have promised. Deletes nothing. Needs a majority of the other voters to be well: with a\n"
+     "majority damaged, or a single node, restore a backup instead. Exit status 4: a node is running there.",
+     "holdfastctl node rebuild /var/lib/holdfast/node-1 --yes\n",
+     OPERANDS(directory_operand), .role = CTL_LOCAL, .severe = true, .run = node_rebuild},
+    {"log inspect", "show what a write-ahead log holds, damaged or not",
+     "For people in trouble: segments with their first and last entries, term and vote, an incomplete end,\n"
+     "gaps, and damage with its offset. Changes nothing and goes on behind damage. DIR is a data directory\n"
+     "or the log directory in it. Exit status 0: a start would accept this log; 1: it is damaged; 4: a node\n"
+     "is running there.",
+     "holdfastctl log inspect /var/lib/holdfast/node-1\n"
+     "holdfastctl log inspect /var/lib/holdfast/node-1 --entries -o json\n",
+     OPERANDS(directory_operand), PARAMETERS(log_inspect_options), .role = CTL_LOCAL, .run = log_inspect},
+
+    {"snapshot save", "back up the whole state into a file",
+     "Takes the state as it is at one log index from one node, while orders go on, and writes FILE\n"
+     "with checksums, mode 0600. FILE is there when it is whole and on disk, or not at all; one that is\n"
+     "there already is refused without --force. Any node that has caught up will do: without --node a\n"
+     "follower is asked, so that the leader is left alone.",
+     "holdfastctl snapshot save /backup/shop-2026-11-22.snapshot\n"
+     "holdfastctl snapshot save shop.snapshot --node 2 --newest\n",
+     OPERANDS(snapshot_save_operands), PARAMETERS(snapshot_save_options), .role = CTL_OPERATOR,
+     .run = snapshot_save},
+    {"snapshot inspect", "show what a snapshot says of itself",
+     "Reads the header only: cluster, log index, time, digest. It does not look for damage further on:\n"
+     "snapshot verify does.",
+     "holdfastctl snapshot inspect shop.snapshot\n"
+     "holdfastctl snapshot inspect shop.snapshot -o json\n",
+     OPERANDS(snapshot_operands), .role = CTL_LOCAL, .run = snapshot_inspect},
+    {"snapshot verify", "prove that a snapshot can be restored",
+     "Reads all of it, checks every checksum, loads the state into memory, compares its digest and\n"
+     "checks the invariants. Needs as much memory as a node. Exit status 1 when anything is wrong, with\n"
+     "the offset.",
+     "holdfastctl snapshot verify /backup/shop-2026-11-22.snapshot\n",
+     OPERANDS(snapshot_operands), .role = CTL_LOCAL, .run = snapshot_verify},
+    {"snapshot restore", "make a data directory from a snapshot",
+     "Makes the data directory of one member of a new cluster; run it for every member with the same\n"
+     "FILE, members and cluster id, then start holdfastd on each directory with the same --id, --member\n"
+     "and --cluster-id, without --new-cluster. The cluster id must be a new one: the restored cluster\n"
+     "and the old one never talk to each other, and PostgreSQL's rows of the old one are refused. Log\n"
+     "indexes go on 2^32 later, so that no order id is given twice. Nothing is restored over what is\n"
+     "there.",
+     "holdfastctl snapshot restore shop.snapshot --data-dir /var/lib/holdfast --id 1 "
+     "--cluster-id 3c7a8a4e-62c8-4c3f-9f3b-0f6f1f0f7a11 "
+     "--member 1=10.0.0.1:7001/10.0.0.1:7101 --member 2=10.0.0.2:7001/10.0.0.2:7101 "
+     "--member 3=10.0.0.3:7001/10.0.0.3:7101\n",
+     OPERANDS(snapshot_operands), PARAMETERS(snapshot_restore_options), .role = CTL_LOCAL,
+     .run = snapshot_restore},
 
     {"migrate up", "bring PostgreSQL's schema up to date",
      "Applies the migrations that are missing, in order, each in a transaction, under a lock. Never\n"

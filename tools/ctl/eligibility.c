@@ -41,12 +41,12 @@ static enum ctl_exit change(struct ctl *ctl, enum command_kind kind)
     return CTL_OK;
 }
 
-enum ctl_exit eligibility_grant(struct ctl *ctl)
+enum ctl_exit eligibility_grant_run(struct ctl *ctl)
 {
     return change(ctl, COMMAND_ELIGIBILITY_GRANT);
 }
 
-enum ctl_exit eligibility_revoke(struct ctl *ctl)
+enum ctl_exit eligibility_revoke_run(struct ctl *ctl)
 {
     return change(ctl, COMMAND_ELIGIBILITY_REVOKE);
 }

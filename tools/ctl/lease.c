@@ -32,17 +32,17 @@ static enum ctl_exit change(struct ctl *ctl, enum command_kind kind)
     return CTL_OK;
 }
 
-enum ctl_exit lease_acquire(struct ctl *ctl)
+enum ctl_exit lease_acquire_run(struct ctl *ctl)
 {
     return change(ctl, COMMAND_LEASE_ACQUIRE);
 }
 
-enum ctl_exit lease_renew(struct ctl *ctl)
+enum ctl_exit lease_renew_run(struct ctl *ctl)
 {
     return change(ctl, COMMAND_LEASE_RENEW);
 }
 
-enum ctl_exit lease_release(struct ctl *ctl)
+enum ctl_exit lease_release_run(struct ctl *ctl)
 {
     return change(ctl, COMMAND_LEASE_RELEASE);
 }

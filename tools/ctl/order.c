@@ -135,7 +135,7 @@ static bool parse_line(const char *text, struct command_line *line)
     return str_is_identifier(line->sku, ID_SIZE_MAX);
 }
 
-enum ctl_exit order_place(struct ctl *ctl)
+enum ctl_exit order_place_run(struct ctl *ctl)
 {
     const struct ctl_value *lines = ctl_value(&ctl->arguments, "line");
     struct command command = {.kind = COMMAND_ORDER_PLACE};
@@ -163,7 +163,7 @@ enum ctl_exit order_place(struct ctl *ctl)
     return rv;
 }
 
-enum ctl_exit order_pay(struct ctl *ctl)
+enum ctl_exit order_pay_run(struct ctl *ctl)
 {
     const struct ctl_arguments *a = &ctl->arguments;
     struct command command = {.kind = COMMAND_PAYMENT_APPLY, .scope = STR_LITERAL("pay")};
@@ -201,7 +201,7 @@ enum ctl_exit order_pay(struct ctl *ctl)
     return rv;
 }
 
-enum ctl_exit order_cancel(struct ctl *ctl)
+enum ctl_exit order_cancel_run(struct ctl *ctl)
 {
     struct command command = {.kind = COMMAND_ORDER_CANCEL};
     command.order_cancel.order = ctl_value(&ctl->arguments, "ORDER")->u64;
@@ -214,7 +214,7 @@ enum ctl_exit order_cancel(struct ctl *ctl)
     return rv;
 }
 
-enum ctl_exit order_refund(struct ctl *ctl)
+enum ctl_exit order_refund_run(struct ctl *ctl)
 {
     struct command command = {.kind = COMMAND_ORDER_REFUND};
     command.order_refund.order = ctl_value(&ctl->arguments, "ORDER")->u64;

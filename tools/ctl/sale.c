@@ -258,7 +258,7 @@ static enum ctl_exit check_complete(const struct command_sale *sale)
     return CTL_OK;
 }
 
-enum ctl_exit sale_put(struct ctl *ctl)
+enum ctl_exit sale_put_run(struct ctl *ctl)
 {
     const struct ctl_arguments *a = &ctl->arguments;
     const char *id = ctl_text(a, "SALE"), *path = ctl_text(a, "file");

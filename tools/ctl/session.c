@@ -317,6 +317,10 @@ enum ctl_exit ctl_submit(struct ctl *ctl, struct command *command, struct reply 
         ctl_say("the leader's queue is full: nothing was changed");
         ctl_hint("the same command again, later");
         return CTL_UNREACHABLE;
+    case CLIENT_LOW_SPACE:
+        ctl_say("the leader's disk is short of space: nothing was changed");
+        ctl_hint("holdfastctl endpoint status shows the free space of each node; make room there");
+        return CTL_REFUSED;
     case CLIENT_MALFORMED:
         ctl_say("not a well-formed command: a value is outside of what docs/limits.md allows");
         ctl_hint("holdfastctl %s --help", ctl->arguments.command->path);

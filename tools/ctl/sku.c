@@ -42,7 +42,7 @@ static void print_reply(struct ctl *ctl, const char *id, const struct reply *r)
                             (json_int_t)r->index, "replayed", (r->flags & REPLY_REPLAYED) != 0));
 }
 
-enum ctl_exit sku_put(struct ctl *ctl)
+enum ctl_exit sku_put_run(struct ctl *ctl)
 {
     const struct ctl_arguments *a = &ctl->arguments;
     const char *id = ctl_text(a, "SKU");
