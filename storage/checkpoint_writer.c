@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -189,6 +190,27 @@ static int grow_map(struct checkpoint *c)
     return rv;
 }
 
+/* After a failed write of its root page LMDB begins no transaction any more, because it does not know
+ * what the file says. Opened anew it reads that. Nothing may be open then, as in grow_map. */
+static void reopen(struct checkpoint *c)
+{
+    pthread_mutex_lock(&c->lock);
+    struct checkpoint_env env;
+    char path[sizeof c->env.path];
+    memcpy(path, c->env.path, sizeof path);
+    checkpoint_drop_pins(c);
+    checkpoint_env_close(&c->env);
+    if (checkpoint_env_open(&env, path, c->env.generation, c->map_size, false, 0) < 0) {
+        log_error("%s: giving up: the checkpoint cannot be opened again after a failed write. The "
+                  "other nodes go on. Check the disk (space, errors), then start this node again",
+                  path);
+        _exit(CHECKPOINT_EXIT_CODE);
+    }
+    c->env = env;
+    pthread_mutex_unlock(&c->lock);
+    log_info("%s: opened anew after a failed write of its root", path);
+}
+
 static void begin(struct checkpoint *c, struct transaction *t)
 {
     t->error = 0;
@@ -196,6 +218,10 @@ static void begin(struct checkpoint *c, struct transaction *t)
         t->error = grow_map(c);
     }
     if (t->error == 0) {
+        t->error = mdb_txn_begin(c->env.env, NULL, 0, &t->txn);
+    }
+    if (t->error == MDB_PANIC) {
+        reopen(c);
         t->error = mdb_txn_begin(c->env.env, NULL, 0, &t->txn);
     }
     if (t->error == MDB_MAP_RESIZED) { /* a tool that opened it has made it larger */

@@ -250,6 +250,22 @@ def checkpoint_sync(t, role):
     checkpoint_fails(t, role, ("sync */checkpoint*/* errno=EIO",), "EIO on a checkpoint's sync")
 
 
+def checkpoint_root(t, role):
+    """The write of LMDB's root page fails, after which it takes nothing any more until it is opened anew."""
+    node = t.pick(role)
+    t.break_disk(node, "sync */checkpoint/gen-*/data.mdb hold")
+    t.faults[node.id].wait_hit("sync")
+    t.faults[node.id].set("write */checkpoint/gen-*/data.mdb errno=EIO count=1")  # lets the sync go; the root is next
+    node.process.wait_for("checkpoint failed: Input/output error")
+    node.process.wait_for("opened anew after a failed write of its root")
+    before = node.status()["checkpoint_index"]
+    t.mend(node)
+    t.serve()
+    t.cluster.wait("a checkpoint after all", lambda: (lambda s: s and s["checkpoint_failures"] == 0 and
+                                                      s["checkpoint_index"] > before)(node.status()))
+    t.tell(f"EIO on a checkpoint's root, {role}", "opened anew")
+
+
 def low_space_moves(t, role):
     """Little space on the leader alone: leadership moves to a node with more."""
     node = t.pick("leader")
@@ -277,6 +293,10 @@ def low_space_everywhere(t, role):
     t.begun = time.monotonic()
     for node in t.cluster.nodes:
         t.faults[node.id].set("space * free=10MiB")
+    # Until the last one has measured, leadership moves to who seems to have room.
+    t.cluster.wait("all to be short of space", lambda: all((n.status() or {}).get("disk_low")
+                                                           for n in t.cluster.nodes))
+    t.cluster.wait_ready()
     refused = t.cluster.wait("a refusal", lambda: (lambda a: a if a.status == 503 and a.code == "LOW_SPACE" else None)(
         place_refused(t)))
     assert refused.json["type"] == "/problems/low-space" and int(refused.headers["retry-after"]) >= 1, refused.headers
@@ -360,7 +380,8 @@ def full_file_system(t, role):
 
 LOG_CASES = [(write_eio, "leader"), (write_enospc, "follower"), (sync_eio, "leader"), (spare_enospc, "follower"),
              (stuck, "leader"), (stuck, "follower"), (slow, "leader"), (read_eio, "follower"), (identity_eio, "none")]
-SPACE_CASES = [(checkpoint_fails, "leader"), (checkpoint_sync, "follower"), (pause, "leader"),
+SPACE_CASES = [(checkpoint_fails, "leader"), (checkpoint_sync, "follower"),
+               (checkpoint_root, "follower"), (pause, "leader"),
                (low_space_moves, "leader"), (low_space_everywhere, "all")]
 LOG_OPTIONS = ["--segment-size", "1MiB", "--checkpoint-interval", "1h", "--log-write-deadline", "4s",
                "--low-space", "64MiB"]
@@ -373,7 +394,7 @@ def main():
     parser.add_argument("part", choices=["log", "space"])
     parser.add_argument("--long", action="store_true")
     parser.add_argument("cases", nargs="*")
-    a = parser.parse_args()
+    a = parser.parse_intermixed_args()
     cases = LOG_CASES if a.part == "log" else SPACE_CASES
     if a.long:
         both = {(case, role) for case, given in cases

@@ -174,6 +174,9 @@ void sim_faults_membership(struct sim *s, unsigned target)
     }
     sim_trace(s, "node %u: changes the role of %llu: %d", leader->index + 1,
               (unsigned long long)n->id, (int)status);
+    if (status == REPLICA_OK && s->swarm.cuts && sim_one_in(s, 6)) {
+        fault_isolate(s, leader->index); /* only it has the change */
+    }
     sim_node_after(leader);
 }
 

@@ -178,6 +178,34 @@ static const struct ctl_parameter move_leader_operands[] = {
     {"ID", CTL_U64, NULL, "the node that shall lead; else the most up to date", .min = 1,
      .max = INT64_MAX},
 };
+#define MEMBER_ID(name, help)                                                                      \
+    {name, CTL_U64, NULL, help, .min = 1, .max = UINT32_MAX, .flags = CTL_REQUIRED}
+#define MEMBER_ADDRESSES                                                                           \
+    {"RAFT", CTL_TEXT, NULL, "where it listens for its peers: 10.0.0.4:7001",                      \
+     .flags = CTL_REQUIRED},                                                                       \
+    {"NODE", CTL_TEXT, NULL, "where it listens for gateways and tools: 10.0.0.4:7101",             \
+     .flags = CTL_REQUIRED}
+#define MEMBER_WAIT                                                                                \
+    {"wait", CTL_DURATION, "TIME", "how long the node may take to catch up", .initial = "10m",     \
+     .min = 1, .max = DURATION_MS_MAX}
+static const struct ctl_parameter member_operand[] = {MEMBER_ID("ID", "the node's id")};
+static const struct ctl_parameter member_add_operands[] = {
+    MEMBER_ID("ID", "the new node's id: one that was never used"),
+    MEMBER_ADDRESSES,
+};
+static const struct ctl_parameter member_add_options[] = {
+    {"as", CTL_CHOICE, "ROLE", "a standby is kept up to date, a spare is only known",
+     .initial = "standby", .choices = "standby|spare"},
+};
+static const struct ctl_parameter member_wait_options[] = {MEMBER_WAIT};
+static const struct ctl_parameter member_demote_options[] = {
+    {"to", CTL_CHOICE, "ROLE", "what it will be", .initial = "standby", .choices = "standby|spare"},
+};
+static const struct ctl_parameter member_replace_operands[] = {
+    MEMBER_ID("OLD", "the node that goes, dead or alive"),
+    MEMBER_ID("NEW", "the id of the node that comes: one that was never used"),
+    MEMBER_ADDRESSES,
+};
 #define POSTGRES_URL                                                                               \
     {"postgres-url", CTL_TEXT, "URL", "libpq URL without a password (use PGPASSFILE)",             \
      .environment = "HOLDFAST_POSTGRES_URL"}
@@ -397,6 +425,38 @@ const struct ctl_command ctl_commands[] = {
      "holdfastctl member move-leader --yes\n"
      "holdfastctl member move-leader 2 --confirm 2\n",
      OPERANDS(move_leader_operands), .role = CTL_OPERATOR, .severe = true, .run = member_move_leader},
+
+    {"member add", "make a node known to the cluster",
+     "The node begins as a standby, which is sent everything but does not vote, or as a spare, which is\n"
+     "sent nothing. It must be started without --new-cluster on an empty directory, before or after.\n"
+     "Ids are not used again: a new machine gets a new one. Repeating the command does no harm.",
+     "holdfastctl member add 4 10.0.0.4:7001 10.0.0.4:7101\n",
+     OPERANDS(member_add_operands), PARAMETERS(member_add_options), .role = CTL_OPERATOR,
+     .run = members_add},
+    {"member promote", "make a member a voter",
+     "Waits until the node has nearly all that the leader has, then lets it vote and count for the\n"
+     "majority. Interrupted or out of time, it is finished by repeating it.",
+     "holdfastctl member promote 4\n", OPERANDS(member_operand), PARAMETERS(member_wait_options),
+     .role = CTL_OPERATOR, .run = members_promote},
+    {"member demote", "take a member's vote away",
+     "The node stays as a standby, or as a spare. Refused when too few of the remaining voters are\n"
+     "connected and caught up. A leader hands over first.",
+     "holdfastctl member demote 4 --yes\n"
+     "holdfastctl member demote 4 --to spare --confirm 4\n",
+     OPERANDS(member_operand), PARAMETERS(member_demote_options), .role = CTL_OPERATOR,
+     .severe = true, .run = members_demote},
+    {"member remove", "take a node out of the cluster",
+     "The node notices and stops; its data directory is refused afterwards. Refused when too few of the\n"
+     "remaining voters are connected and caught up. A leader hands over first.",
+     "holdfastctl member remove 4 --confirm 4\n", OPERANDS(member_operand), .role = CTL_OPERATOR,
+     .severe = true, .run = members_remove},
+    {"member replace", "let a new node take the place of another",
+     "Adds the new node as a standby, waits until it has caught up, promotes it if the old one votes,\n"
+     "then removes the old one, which may be dead. Interrupted or out of time, it is finished by\n"
+     "repeating it. The new node must be started without --new-cluster on an empty directory.",
+     "holdfastctl member replace 2 4 10.0.0.4:7001 10.0.0.4:7101 --confirm 2\n",
+     OPERANDS(member_replace_operands), PARAMETERS(member_wait_options), .role = CTL_OPERATOR,
+     .severe = true, .run = members_replace},
 
     {"endpoint status", "show every node's state",
      "Asks each node. Exit status 1 when one does not answer.",
