@@ -95,6 +95,7 @@ const struct clock_lead *clock_peers_sample(struct clock_peers *p, uint64_t id,
         peer->leads_count++;
     }
     peer->wall_ns = s->peer_wall_ms * NS_PER_MS - (int64_t)s->peer_ns;
+    peer->suspect = s->peer_suspect;
     peer->knows_cluster = s->peer_cluster_ns != 0;
     peer->cluster_ns = s->peer_cluster_ns - (int64_t)s->peer_ns;
     return to;
@@ -313,12 +314,19 @@ bool clock_peers_suspect(const struct clock_peers *p)
     return p->wall_doubt.suspect || p->pace_doubt.suspect;
 }
 
+bool clock_peers_disagrees(const struct clock_peers *p)
+{
+    return (p->wall_doubt.suspect && !p->wall_doubt.opposite) ||
+           (p->pace_doubt.suspect && !p->pace_doubt.opposite);
+}
+
 bool clock_peers_good(const struct clock_peers *p, uint64_t id)
 {
     for (size_t i = 0; i < p->count; i++) {
         const struct clock_peer *peer = &p->peers[i];
         if (peer->id == id) {
-            return p->wall.found && peer->fresh && peer->wall_good && peer->pace_good;
+            return p->wall.found && peer->fresh && peer->wall_good && peer->pace_good &&
+                   !peer->suspect;
         }
     }
     return false;

@@ -261,7 +261,7 @@ static bool leads(const struct sim_node *n)
 static void hand_over(struct sim_node *n)
 {
     struct sim *s = n->sim;
-    if (!leads(n) || !clock_peers_suspect(&n->clock.peers) ||
+    if (!leads(n) || !clock_peers_disagrees(&n->clock.peers) ||
         (n->clocks.handed_over_us != 0 && s->now_us - n->clocks.handed_over_us < HAND_OVER_US)) {
         return;
     }
@@ -353,6 +353,7 @@ static void answer(struct sim_node *n, uint64_t to_id, const struct message *m)
     pong.clock.wall_ms = (uint64_t)wall_ms(n);
     pong.clock.cluster_ns = (uint64_t)cluster_clock_known_ns(&n->clock, mono_ns(n));
     pong.clock.leads = cluster_clock_ready(&n->clock);
+    pong.clock.suspect = clock_peers_suspect(&n->clock.peers);
     sim_network_send_from(n, to_id, &pong, &n->sim->clock_prng);
 }
 
@@ -372,6 +373,7 @@ bool sim_clock_message(struct sim_node *n, uint64_t from_id, const struct messag
             .peer_ns = m->clock.monotonic_ns,
             .peer_wall_ms = (int64_t)m->clock.wall_ms,
             .peer_cluster_ns = (int64_t)m->clock.cluster_ns,
+            .peer_suspect = m->clock.suspect,
         };
         bool from_leader = m->clock.leads && from_id == n->role_seen.leader_id &&
                            m->term == n->role_seen.term;
@@ -429,6 +431,6 @@ int64_t sim_clock_stamp(struct sim_node *n)
 /* A node that knows its clocks to be wrong leads only while nobody else can. */
 bool sim_clock_at_rest(const struct sim_node *leader)
 {
-    return !leader->sim->clocks || !clock_peers_suspect(&leader->clock.peers) ||
+    return !leader->sim->clocks || !clock_peers_disagrees(&leader->clock.peers) ||
            find_successor(leader) == 0;
 }
