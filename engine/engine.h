@@ -295,6 +295,12 @@ int engine_load_block(struct engine *e, const struct engine_block *block);
  * that a newer state can be named as such before engine_load_block refuses it. */
 uint64_t engine_block_format(const struct engine_block *block);
 int engine_load_finish(struct engine *e, uint64_t index, uint64_t digest);
+/* The same in pieces, for a caller with threads: engine_load_check, and when that returned 0 each
+ * part of engine_load_index once. Parts touch nothing that is another's: they may run at the same
+ * time, on as many threads; nothing else may be asked of the engine meanwhile. */
+#define ENGINE_LOAD_PARTS 4u
+int engine_load_check(struct engine *e, uint64_t index, uint64_t digest);
+void engine_load_index(struct engine *e, unsigned part);
 
 /* Makes a loaded state that of another cluster (a restored backup, docs/adr/0013): its cluster id is
  * this one from now on, and the next lease tokens are larger by tokens than they would be, so that

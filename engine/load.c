@@ -120,14 +120,29 @@ static bool slabs_plausible(const struct engine *e)
     return true;
 }
 
+int engine_load_check(struct engine *e, uint64_t index, uint64_t digest)
+{
+    return e->early == NULL && engine_digest(e) == digest && e->root->index == index &&
+                   slabs_plausible(e)
+               ? 0
+               : -1;
+}
+
+void engine_load_index(struct engine *e, unsigned part)
+{
+    CHECK(part < ENGINE_LOAD_PARTS);
+    if (e->root->initialized != 0) {
+        state_rebuild(e, part);
+    }
+}
+
 int engine_load_finish(struct engine *e, uint64_t index, uint64_t digest)
 {
-    if (e->early != NULL || engine_digest(e) != digest || e->root->index != index ||
-        !slabs_plausible(e)) {
+    if (engine_load_check(e, index, digest) < 0) {
         return -1;
     }
-    if (e->root->initialized != 0) {
-        state_rebuild(e);
+    for (unsigned part = 0; part < ENGINE_LOAD_PARTS; part++) {
+        engine_load_index(e, part);
     }
     return 0;
 }

@@ -79,6 +79,76 @@ void state_place(struct engine *e)
     };
 }
 
+/* ---- deriving maps and queues, when all records are loaded ----
+ *
+ * Each insertion goes to a place of its own in memory, so the places are fetched a window ahead: a few
+ * million insertions cost a third of what they would cost one after the other. */
+
+/* Where a record goes. */
+struct insertion {
+    uint64_t hash;
+    uint32_t slot;
+};
+
+#define REBUILD_WINDOW 32u
+
+/* Returns false when the record at this slot is free. */
+typedef bool (*insertion_of)(const struct engine *e, uint32_t slot, struct insertion *out);
+
+static void rebuild_map(struct engine *e, struct map *m, enum table_id id, insertion_of of)
+{
+    struct insertion window[REBUILD_WINDOW];
+    uint32_t count = 0, last = e->root->slabs[id].used_max;
+    for (uint32_t i = 1; i <= last; i++) {
+        if (of(e, i, &window[count])) {
+            map_prefetch(m, window[count++].hash);
+        }
+        if (count == REBUILD_WINDOW || i == last) {
+            for (uint32_t k = 0; k < count; k++) {
+                map_insert(m, window[k].hash, window[k].slot);
+            }
+            count = 0;
+        }
+    }
+}
+
+static bool user_insertion(const struct engine *e, uint32_t slot, struct insertion *out)
+{
+    const struct user *u = user_at(e, slot);
+    if (u->id_size > 0) {
+        *out = (struct insertion){hash_str(&e->secret, user_id(e, u)), slot};
+    }
+    return u->id_size > 0;
+}
+
+static bool member_insertion(const struct engine *e, uint32_t slot, struct insertion *out)
+{
+    const struct member *m = member_at(e, slot);
+    *out = (struct insertion){hash_pair(&e->secret, m->sale, m->user), slot};
+    return m->sale != 0;
+}
+
+static bool order_insertion(const struct engine *e, uint32_t slot, struct insertion *out)
+{
+    const struct order *o = order_at(e, slot);
+    *out = (struct insertion){order_hash(e, o->id), slot};
+    return o->id != 0;
+}
+
+static bool order_key_insertion(const struct engine *e, uint32_t slot, struct insertion *out)
+{
+    const struct order *o = order_at(e, slot);
+    *out = (struct insertion){o->key_low, slot};
+    return o->id != 0;
+}
+
+static bool answer_key_insertion(const struct engine *e, uint32_t slot, struct insertion *out)
+{
+    const struct answer *a = answer_at(e, slot);
+    *out = (struct insertion){a->key_low, e->root->orders_max + slot};
+    return a->live != 0;
+}
+
 static void rebuild_sales(struct engine *e)
 {
     const struct slab *slabs = e->root->slabs;
@@ -91,48 +161,6 @@ static void rebuild_sales(struct engine *e)
             due_heap_put(&e->sale_ends, i, sale_at(e, i)->due_ms);
         }
     }
-}
-
-static void rebuild_users(struct engine *e)
-{
-    const struct slab *slabs = e->root->slabs;
-    for (uint32_t i = 1; i <= slabs[TABLE_USER].used_max; i++) {
-        const struct user *u = user_at(e, i);
-        if (u->id_size > 0) {
-            map_insert(&e->users, hash_str(&e->secret, user_id(e, u)), i);
-        }
-        e->denied_users += u->denied;
-        if (u->denied != 0 && u->denied_until_ms != 0) {
-            due_heap_put(&e->denial_ends, i, u->denied_until_ms);
-        }
-    }
-    for (uint32_t i = 1; i <= slabs[TABLE_MEMBER].used_max; i++) {
-        const struct member *m = member_at(e, i);
-        if (m->sale != 0) {
-            map_insert(&e->members, hash_pair(&e->secret, m->sale, m->user), i);
-        }
-    }
-}
-
-static void rebuild_orders(struct engine *e)
-{
-    const struct slab *slabs = e->root->slabs;
-    for (uint32_t i = 1; i <= slabs[TABLE_ORDER].used_max; i++) {
-        const struct order *o = order_at(e, i);
-        if (o->id == 0) {
-            continue;
-        }
-        map_insert(&e->orders, order_hash(e, o->id), i);
-        map_insert(&e->keys, o->key_low, i);
-        due_heap_put(o->status == ORDER_PENDING_PAYMENT ? &e->pending : &e->retiring, i, o->due_ms);
-    }
-    for (uint32_t i = 1; i <= slabs[TABLE_ANSWER].used_max; i++) {
-        const struct answer *a = answer_at(e, i);
-        if (a->live != 0) {
-            map_insert(&e->keys, a->key_low, e->root->orders_max + i);
-            due_heap_put(&e->answer_ends, i, a->due_ms);
-        }
-    }
     for (uint32_t i = 1; i <= slabs[TABLE_LEASE].used_max; i++) {
         const struct lease *l = lease_at(e, i);
         if (l->token != 0) {
@@ -142,11 +170,58 @@ static void rebuild_orders(struct engine *e)
     }
 }
 
-void state_rebuild(struct engine *e)
+static void rebuild_users(struct engine *e)
 {
-    rebuild_sales(e);
-    rebuild_users(e);
-    rebuild_orders(e);
+    rebuild_map(e, &e->users, TABLE_USER, user_insertion);
+    for (uint32_t i = 1; i <= e->root->slabs[TABLE_USER].used_max; i++) {
+        const struct user *u = user_at(e, i);
+        e->denied_users += u->denied;
+        if (u->denied != 0 && u->denied_until_ms != 0) {
+            due_heap_put(&e->denial_ends, i, u->denied_until_ms);
+        }
+    }
+}
+
+static void rebuild_orders(struct engine *e)
+{
+    rebuild_map(e, &e->orders, TABLE_ORDER, order_insertion);
+    for (uint32_t i = 1; i <= e->root->slabs[TABLE_ORDER].used_max; i++) {
+        const struct order *o = order_at(e, i);
+        if (o->id != 0) {
+            due_heap_put(o->status == ORDER_PENDING_PAYMENT ? &e->pending : &e->retiring, i,
+                         o->due_ms);
+        }
+    }
+}
+
+static void rebuild_keys(struct engine *e)
+{
+    rebuild_map(e, &e->keys, TABLE_ORDER, order_key_insertion);
+    rebuild_map(e, &e->keys, TABLE_ANSWER, answer_key_insertion);
+    for (uint32_t i = 1; i <= e->root->slabs[TABLE_ANSWER].used_max; i++) {
+        if (answer_at(e, i)->live != 0) {
+            due_heap_put(&e->answer_ends, i, answer_at(e, i)->due_ms);
+        }
+    }
+}
+
+void state_rebuild(struct engine *e, unsigned part)
+{
+    switch (part) {
+    case 0:
+        rebuild_keys(e);
+        return;
+    case 1:
+        rebuild_orders(e);
+        return;
+    case 2:
+        rebuild_map(e, &e->members, TABLE_MEMBER, member_insertion);
+        return;
+    default:
+        rebuild_sales(e);
+        rebuild_users(e);
+        return;
+    }
 }
 
 uint32_t slab_link_offset(enum table_id id)

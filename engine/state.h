@@ -282,8 +282,8 @@ STATE_TABLE(event, TABLE_EVENT)
 
 /* Lays out all tables, maps and queues for the limits in the root record. */
 void state_place(struct engine *e);
-/* Derives maps and queues from the records. */
-void state_rebuild(struct engine *e);
+/* Derives maps and queues from the records, a part of ENGINE_LOAD_PARTS: see engine_load_index. */
+void state_rebuild(struct engine *e, unsigned part);
 
 /* A zeroed record, in use from now on; the table must not be full. */
 uint32_t slab_take(struct engine *e, enum table_id id);

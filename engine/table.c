@@ -336,10 +336,6 @@ int tables_load(struct tables *ts, const struct engine_block *block)
         return -1;
     }
     memcpy(t->data + (size_t)block->number * block_size(t), block->data, block->size);
-    if ((t->marks[block->number] & stale_mark(ts->stale_turn)) == 0) {
-        list_add(&t->stale[ts->stale_turn], block->number);
-        ts->stale_count++;
-        t->marks[block->number] |= stale_mark(ts->stale_turn);
-    }
+    fold(t, block->number); /* now, while the block is near */
     return 0;
 }

@@ -117,6 +117,10 @@ static void learn_status(struct client *c, struct client_node *node,
     node->term = s->term;
     node->applied_index = s->applied_index;
     node->time_ms = s->time_ms;
+    node->ready = s->ready;
+    node->startup_phase = s->startup_phase;
+    node->startup_done = s->startup_done;
+    node->startup_total = s->startup_total;
     if (s->role == ROLE_LEADER && s->term >= c->term) {
         c->term = s->term;
         client_set_leader(c, node);
@@ -445,7 +449,11 @@ void client_get_info(const struct client *c, struct client_info *info)
                                         .connected = n->open,
                                         .term = n->term,
                                         .applied_index = n->applied_index,
-                                        .time_ms = n->time_ms};
+                                        .time_ms = n->time_ms,
+                                        .ready = n->ready,
+                                        .startup_phase = n->startup_phase,
+                                        .startup_done = n->startup_done,
+                                        .startup_total = n->startup_total};
         memcpy(to->address, n->address, sizeof to->address);
     }
 }

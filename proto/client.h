@@ -156,6 +156,9 @@ struct client_node_info {
     bool connected;
     uint64_t term, applied_index; /* as it last said */
     int64_t time_ms;
+    bool ready;
+    uint32_t startup_phase; /* as in NodeStatusResult */
+    uint64_t startup_done, startup_total;
 };
 struct client_info {
     uint64_t leader_id; /* 0: nobody known */

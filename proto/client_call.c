@@ -99,13 +99,16 @@ static struct client_node *choose_node(struct client *c, const struct client_cal
         struct client_node *n = client_find_node(c, req->target);
         return n != NULL && n->open ? n : NULL;
     }
+    struct client_node *starting = NULL; /* it would only say that it is busy */
     for (size_t i = 0; i < c->nodes_count; i++) {
         c->turn = (c->turn + 1) % c->nodes_count;
-        if (c->nodes[c->turn].open) {
-            return &c->nodes[c->turn];
+        struct client_node *n = &c->nodes[c->turn];
+        if (n->open && n->startup_phase == 0) {
+            return n;
         }
+        starting = n->open ? n : starting;
     }
-    return NULL;
+    return starting;
 }
 
 void client_call_flush(struct client *c)

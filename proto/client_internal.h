@@ -33,6 +33,9 @@ struct client_node {
     uint64_t poll_id, poll_sent_ms; /* id 0: none outstanding */
     uint64_t term, applied_index;
     int64_t time_ms;
+    bool ready;
+    uint32_t startup_phase;
+    uint64_t startup_done, startup_total;
 };
 
 /* One Submit frame on its way. Stays until it is answered, its link is gone, or it is given up

@@ -194,28 +194,49 @@ static void apply_entry(struct driver *d, const struct record_header *record)
     driver_requests_applied(d, record);
 }
 
-/* Not reentrant: a step within (a configuration, or a submit from a callback) only moves the commit
- * index, and the loop sees it. */
-static void update_commit(struct driver *d)
+/* The core must hear of a committed configuration before it meets the next one, so this does not wait
+ * for the entries before it to be applied here. */
+static void report_changes(struct driver *d)
 {
-    if (d->applying || d->paused || d->install.phase != INSTALL_IDLE) {
-        return;
-    }
-    d->applying = true;
     while (d->core_applied < raft_commit_index(&d->core) && d->install.phase == INSTALL_IDLE) {
         const struct log_cache_entry *entry = log_cache_get(&d->cache, d->core_applied + 1);
         CHECK(entry != NULL);
         struct batch *b = entry->batch;
         const struct record_header *record = entry->record;
-        batch_retain(b); /* callbacks may trim the cache */
+        batch_retain(b); /* a step may trim the cache */
         d->core_applied++;
         if (record->type == RECORD_CHANGE) {
             apply_change(d, record);
         }
-        if (record->index > d->applied_index) {
-            apply_entry(d, record);
-        }
         batch_release(b);
+    }
+}
+
+/* Not reentrant: a step within (a configuration, or a submit from a callback) only moves the commit
+ * index, and the loops see it. */
+static void update_commit(struct driver *d)
+{
+    if (d->applying || d->paused || d->install.phase != INSTALL_IDLE) {
+        return;
+    }
+    size_t size = 0, count = 0;
+    size_t size_max =
+        d->config.apply_size_max != 0 ? d->config.apply_size_max : DRIVER_APPLY_SIZE_MAX;
+    d->applying = true;
+    report_changes(d);
+    while (!d->behind && d->applied_index < d->core_applied && d->install.phase == INSTALL_IDLE) {
+        const struct log_cache_entry *entry = log_cache_get(&d->cache, d->applied_index + 1);
+        CHECK(entry != NULL);
+        struct batch *b = entry->batch;
+        const struct record_header *record = entry->record;
+        batch_retain(b); /* callbacks may trim the cache */
+        apply_entry(d, record);
+        size += record_size(record);
+        count++;
+        batch_release(b);
+        report_changes(d);
+        d->behind = (size >= size_max || count == DRIVER_APPLY_ENTRIES_MAX) &&
+                    d->applied_index < d->core_applied;
     }
     d->applying = false;
 }
@@ -419,6 +440,11 @@ void driver_tick(struct driver *d, uint64_t now_ms)
 {
     driver_begin_event(d, now_ms);
     driver_send_idle_appends(d);
+    if (d->behind) {
+        d->behind = false;
+        update_commit(d);
+        driver_snapshot_if_stored(d);
+    }
     if (d->now_ms < core_deadline_ms(d)) {
         driver_end_event(d);
         return;
@@ -443,6 +469,9 @@ void driver_tick(struct driver *d, uint64_t now_ms)
 
 uint64_t driver_deadline_ms(const struct driver *d)
 {
+    if (d->behind && d->install.phase == INSTALL_IDLE) {
+        return d->now_ms;
+    }
     uint64_t core_ms = core_deadline_ms(d), idle_ms = driver_idle_append_due_ms(d);
     return idle_ms < core_ms ? idle_ms : core_ms;
 }

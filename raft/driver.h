@@ -19,6 +19,9 @@
  *   4. What is reported to the core as stored is the very write of the entry that the cache holds.
  *   5. A request gets exactly one callback; never one that says "failed".
  *
+ * What is committed is applied at once, but for a long backlog (the log after a restart): that goes
+ * in pieces, one a tick, and driver_deadline_ms is now until it is done.
+ *
  * Failure modes: an error of the core on anything but a submit or transfer, or a broken invariant,
  * ends the process (its peers go on without it). Malformed or impossible messages are dropped and
  * counted. Everything here is called on one thread. */
@@ -74,6 +77,7 @@ struct driver_config {
     uint64_t election_timeout_ms;       /* > 0; an election begins after 1 to 2 times this */
     uint32_t entries_in_flight_max;     /* to one peer and to the disk, > 0 */
     uint64_t trailing_entries;          /* kept behind a checkpoint at least */
+    uint32_t apply_size_max;            /* 0: DRIVER_APPLY_SIZE_MAX */
     bool quick_failover;                /* see driver_peer_disconnected */
     bool refilling; /* its disk was lost: no votes until it has caught up (docs/adr/0010) */
 };
@@ -84,6 +88,9 @@ struct driver_config {
 #define DRIVER_QUICK_TIMEOUT_MS   40u /* election timeout when the leader's connection closed */
 #define DRIVER_QUICK_DURATION_MS  600u
 #define DRIVER_INSTALL_TIMEOUT_MS 600000u
+#define DRIVER_APPLY_SIZE_MAX                                                                      \
+    (1u << 20) /* bytes of entries applied in one go, then the caller gets his turn */
+#define DRIVER_APPLY_ENTRIES_MAX 1024u
 #define DRIVER_APPEND_SIZE_MAX    (1u << 20) /* bytes of entries in one message */
 #define DRIVER_TRANSFER_MEMORY_MS 5000u      /* who did not take over comes last for so long */
 #define DRIVER_HELD_MESSAGES_MAX  8192u /* waiting for a vote to be durable; more are dropped */

@@ -106,6 +106,7 @@ struct driver {
 
     /* Commit and apply. The core's view restarts after a failed install; ours never goes back. */
     bool applying;
+    bool behind;           /* more is committed than one go may apply: the tick goes on */
     uint64_t core_commit;  /* checked to be monotonic */
     uint64_t core_applied; /* configurations are reported to the core up to here */
     uint64_t applied_index, applied_term;

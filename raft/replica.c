@@ -41,6 +41,7 @@ struct replica {
     void *ctx;
     struct driver *driver; /* NULL once closing */
     struct wal *wal;
+    struct wal_recovered recovered; /* between open and start */
     struct transport *transport;
     uv_timer_t timer;
     uint64_t armed_ms; /* when the timer fires; 0: not armed */
@@ -422,8 +423,7 @@ static int start_driver(struct replica *r, const struct replica_config *config,
                         config->start == REPLICA_NEW ? bootstrap : NULL);
 }
 
-int replica_create(const struct replica_config *config, const struct replica_hooks *hooks, void *ctx,
-                   const struct replica_position *position, struct replica **replica)
+int replica_open(const struct replica_config *config, struct replica **replica)
 {
     CHECK(config->id > 0);
     struct membership bootstrap;
@@ -438,8 +438,6 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
     struct replica *r = calloc(1, sizeof *r);
     CHECK(r != NULL);
     r->id = config->id;
-    r->hooks = *hooks;
-    r->ctx = ctx;
 
     struct wal_config wal_config = {
         .directory = config->directory,
@@ -449,19 +447,31 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
         .write_deadline_ms = config->log_write_deadline_ms,
     };
     memcpy(wal_config.cluster_id, config->identity.cluster_id, sizeof wal_config.cluster_id);
-    struct wal_recovered recovered;
-    if (wal_open(config->loop, &wal_config, durable_cb, r, &r->wal, &recovered) != 0) {
+    if (wal_open(NULL, &wal_config, durable_cb, r, &r->wal, &r->recovered) != 0) {
         free(r);
         return -1;
     }
+    *replica = r;
+    return 0;
+}
+
+int replica_start(struct replica *r, const struct replica_config *config,
+                  const struct replica_hooks *hooks, void *ctx,
+                  const struct replica_position *position)
+{
+    struct membership bootstrap;
+    bootstrap_members(config, &bootstrap);
+    r->hooks = *hooks;
+    r->ctx = ctx;
+    wal_start(r->wal, config->loop);
     uv_timer_init(config->loop, &r->timer);
     r->timer.data = r;
 
-    int rv = replica_check_past(config, position, &recovered);
-    rv = rv == 0 ? start_driver(r, config, position, &bootstrap, &recovered) : rv;
-    wal_recovered_close(&recovered);
+    int rv = replica_check_past(config, position, &r->recovered);
+    rv = rv == 0 ? start_driver(r, config, position, &bootstrap, &r->recovered) : rv;
+    wal_recovered_close(&r->recovered);
     if (rv != 0) {
-        goto err_after_wal_open;
+        goto err_after_wal_start;
     }
     const struct replica_member *self = membership_find(&bootstrap, config->id);
     char advertise[REPLICA_ENDPOINT_SIZE] = "";
@@ -479,16 +489,23 @@ int replica_create(const struct replica_config *config, const struct replica_hoo
     transport_config.identity.id = config->id;
     if (transport_create(&transport_config, &replica_transport_callbacks, r, &r->transport) != 0) {
         r->transport = NULL;
-        goto err_after_wal_open;
+        goto err_after_wal_start;
     }
     replica_arm(r);
-    *replica = r;
     return 0;
 
-err_after_wal_open:
+err_after_wal_start:
     /* The log's thread is joined when the loop runs on; nobody waits for it. */
     replica_destroy(r, NULL, NULL);
     return -1;
+}
+
+int replica_create(const struct replica_config *config, const struct replica_hooks *hooks, void *ctx,
+                   const struct replica_position *position, struct replica **replica)
+{
+    return replica_open(config, replica) == 0
+               ? replica_start(*replica, config, hooks, ctx, position)
+               : -1;
 }
 
 /* ---- requests ---- */
@@ -651,4 +668,14 @@ void replica_get_info(const struct replica *r, struct replica_info *info)
         info->peers[i].formats = (struct format_range){0, 0};
         (void)transport_peer_formats(r->transport, id, &info->peers[i].formats);
     }
+}
+
+uint64_t replica_applied_index(const struct replica *r)
+{
+    struct driver_stats stats;
+    if (r->closing) {
+        return 0;
+    }
+    driver_get_stats(r->driver, &stats);
+    return stats.applied_index;
 }

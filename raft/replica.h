@@ -145,6 +145,14 @@ struct replica;
 int replica_create(const struct replica_config *config, const struct replica_hooks *hooks, void *ctx,
                    const struct replica_position *position, struct replica **replica);
 
+/* The same in two steps, for a caller whose loop goes on meanwhile: replica_open recovers the log, on any
+ * thread (config->loop is not touched), replica_start does the rest on the loop's, with the same config but
+ * for `formats`, which may be known later. replica_start ends the replica when it fails. */
+int replica_open(const struct replica_config *config, struct replica **replica);
+int replica_start(struct replica *r, const struct replica_config *config,
+                  const struct replica_hooks *hooks, void *ctx,
+                  const struct replica_position *position);
+
 /* Stops everything, syncs, closes; done is called when nothing is left. Pending requests get
  * REPLICA_OUTCOME_UNKNOWN first. */
 void replica_destroy(struct replica *r, void (*done)(void *ctx), void *ctx);
@@ -264,5 +272,7 @@ struct replica_info {
     const struct histogram *append_ns; /* duration of one synced write of the log */
 };
 void replica_get_info(const struct replica *r, struct replica_info *info);
+/* Of that, what is asked often. */
+uint64_t replica_applied_index(const struct replica *r);
 
 #endif

@@ -453,6 +453,28 @@ static void log_recovered(const struct wal *w, const struct wal_recovered *r)
              (unsigned long long)r->vote, w->core.segments_count);
 }
 
+void wal_start(struct wal *w, uv_loop_t *loop)
+{
+    CHECK(uv_async_init(loop, &w->async, wal_durable_async_cb) == 0);
+    w->async.data = w;
+    CHECK(pthread_mutex_init(&w->mutex, NULL) == 0);
+    CHECK(pthread_cond_init(&w->work, NULL) == 0);
+    CHECK(pthread_cond_init(&w->written, NULL) == 0);
+    pthread_condattr_t monotonic;
+    CHECK(pthread_condattr_init(&monotonic) == 0);
+    CHECK(pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
+    CHECK(pthread_cond_init(&w->prepare, &monotonic) == 0);
+    CHECK(pthread_cond_init(&w->watch_end, &monotonic) == 0);
+    pthread_condattr_destroy(&monotonic);
+    w->watching = true;
+    wal_io_posix_set_piece_cb(w->io, piece_written, w);
+    pthread_mutex_lock(&w->mutex); /* threads know their ids only when all are stored */
+    CHECK(pthread_create(&w->writer, NULL, writer_main, w) == 0);
+    CHECK(pthread_create(&w->preparer, NULL, preparer_main, w) == 0);
+    CHECK(pthread_create(&w->watchdog, NULL, watchdog_main, w) == 0);
+    pthread_mutex_unlock(&w->mutex);
+}
+
 int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb durable, void *ctx,
              struct wal **wal, struct wal_recovered *recovered)
 {
@@ -503,24 +525,9 @@ int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb du
     w->stats.segments = w->core.segments_count;
     w->stats.spares = w->core.spares_count;
 
-    CHECK(uv_async_init(loop, &w->async, wal_durable_async_cb) == 0);
-    w->async.data = w;
-    CHECK(pthread_mutex_init(&w->mutex, NULL) == 0);
-    CHECK(pthread_cond_init(&w->work, NULL) == 0);
-    CHECK(pthread_cond_init(&w->written, NULL) == 0);
-    pthread_condattr_t monotonic;
-    CHECK(pthread_condattr_init(&monotonic) == 0);
-    CHECK(pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC) == 0);
-    CHECK(pthread_cond_init(&w->prepare, &monotonic) == 0);
-    CHECK(pthread_cond_init(&w->watch_end, &monotonic) == 0);
-    pthread_condattr_destroy(&monotonic);
-    w->watching = true;
-    wal_io_posix_set_piece_cb(w->io, piece_written, w);
-    pthread_mutex_lock(&w->mutex); /* threads know their ids only when all are stored */
-    CHECK(pthread_create(&w->writer, NULL, writer_main, w) == 0);
-    CHECK(pthread_create(&w->preparer, NULL, preparer_main, w) == 0);
-    CHECK(pthread_create(&w->watchdog, NULL, watchdog_main, w) == 0);
-    pthread_mutex_unlock(&w->mutex);
+    if (loop != NULL) {
+        wal_start(w, loop);
+    }
     *wal = w;
     return 0;
 

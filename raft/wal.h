@@ -48,6 +48,9 @@ typedef void (*wal_durable_cb)(void *ctx, uint64_t ticket, uint64_t index, uint6
  * wrong and what to do. */
 int wal_open(uv_loop_t *loop, const struct wal_config *config, wal_durable_cb durable, void *ctx,
              struct wal **wal, struct wal_recovered *recovered);
+/* The same in two steps: with loop NULL wal_open recovers, on any thread, and nothing else may be asked
+ * of the log until wal_start, on the loop's. */
+void wal_start(struct wal *w, uv_loop_t *loop);
 
 /* Appends records, each an entry of record.h that lies anywhere. Copies. The first may have an index
  * that the log has already: it and what follows is replaced (Raft §5.3). A gap is a bug. The terms of

@@ -1,8 +1,8 @@
 /* Life of a node, the hooks of its replica, and what each turn of its loop does.
  *
- * Start: identity (new, member or refilling) → checkpoint opened and verified → engine loaded → log
- * recovered and joined with it → peers and sessions listened for. Whatever is wrong is said before
- * anything is answered.
+ * Start: identity (new, member or refilling) → sessions listened for, which get no more than the status
+ * → checkpoint and log loaded on a thread (start.c) → node_join: engine and log taken over, peers
+ * listened for. Whatever is wrong is said before anything else is answered.
  *
  * Drain (SIGTERM): no commands are taken any more, leadership is handed over, what was taken is
  * answered; then sessions, persister, replica and checkpoint close, in this order, each when the
@@ -20,7 +20,6 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "proto/format.h"
-#include "server/data_dir.h"
 #include "server/identity.h"
 #include "server/node_internal.h"
 
@@ -297,6 +296,10 @@ static void tick_cb(uv_timer_t *timer)
     uint64_t lag_ns = now_ns > n->tick_expected_ns ? now_ns - n->tick_expected_ns : 0;
     histogram_add(&n->loop_lag_ns, lag_ns);
     n->tick_expected_ns = now_ns + NODE_TICK_MS * 1000000ull;
+    start_tick(n, now_ms);
+    if (n->start != NULL) {
+        return;
+    }
     if (n->closing) {
         begin_close(n);
         return;
@@ -340,40 +343,7 @@ int node_load_block(void *engine, const struct engine_block *block)
     return engine_load_block(engine, block);
 }
 
-/* Returns 1 with the position, 0 without a checkpoint, -1 after logging. */
-static int load_checkpoint(struct node *n, struct replica_position *position)
-{
-    struct checkpoint_meta meta;
-    struct checkpoint_config config = {
-        .loop = n->loop, .directory = n->options->data_dir, .node_id = n->options->id};
-    memcpy(config.cluster_id, n->options->cluster_id, sizeof config.cluster_id);
-    if (checkpoint_open(&config, &n->store) < 0) {
-        return -1;
-    }
-    n->engine = engine_create();
-    if (!checkpoint_get_meta(n->store, &meta)) {
-        return 0;
-    }
-    if (checkpoint_load(n->store, node_load_block, n->engine) < 0) {
-        return -1;
-    }
-    if (data_dir_judge_state(n->options->data_dir, n->engine, &meta, position) < 0) {
-        return -1;
-    }
-    if (engine_initialized(n->engine) &&
-        memcmp(engine_cluster_id(n->engine), n->options->cluster_id, LINK_CLUSTER_ID_SIZE) != 0) {
-        log_error("%s/checkpoint: is the state of another cluster: it was copied here; empty the "
-                  "data directory and let the node refill from its peers",
-                  n->options->data_dir);
-        return -1;
-    }
-    log_info("checkpoint loaded index=%llu blocks=%llu", (unsigned long long)position->index,
-             (unsigned long long)meta.blocks_count);
-    return 1;
-}
-
-static int join_cluster(struct node *n, const struct replica_position *position,
-                        enum identity_state state)
+int node_join(struct node *n, struct start *s)
 {
     static const struct replica_hooks hooks = {.apply = apply_hook,
                                                .role_changed = role_changed_hook,
@@ -383,42 +353,30 @@ static int join_cluster(struct node *n, const struct replica_position *position,
                                                .removed = removed_hook,
                                                .clock_read = clock_watch_read,
                                                .clock_sample = clock_watch_sample};
-    static const enum replica_start starts[] = {[IDENTITY_MEMBER] = REPLICA_MEMBER,
-                                                [IDENTITY_NEW] = REPLICA_NEW,
-                                                [IDENTITY_REFILLING] = REPLICA_REFILL};
     const struct node_options *o = n->options;
-    char directory[PATH_SIZE];
-    snprintf(directory, sizeof directory, "%s/log", o->data_dir);
-    struct replica_config config = {.loop = n->loop,
-                                    .id = o->id,
-                                    .directory = directory,
-                                    .listen_host = o->raft_host,
-                                    .listen_port = o->raft_port,
-                                    .start = starts[state],
-                                    .bootstrap_count = o->members_count,
-                                    .election_timeout_ms = o->election_timeout_ms,
-                                    .segment_size = o->segment_size,
-                                    .trailing_entries = o->trailing_entries,
-                                    .log_sync = o->log_sync,
-                                    .log_write_deadline_ms = o->log_write_deadline_ms};
-    if (state == IDENTITY_REFILLING) {
+    engine_destroy(n->engine); /* the empty one */
+    n->engine = s->engine;
+    n->store = s->store;
+    n->applied_index = s->has_position ? s->position.index : 0;
+    cluster_clock_heard(&n->clock, engine_time_ms(n->engine), false, clock_monotonic_ns());
+    if (checkpoint_attach(n->store, n->loop) < 0) {
+        return -1;
+    }
+    if (s->config.start == REPLICA_REFILL) {
         log_info(
             "refilling: no votes until a leader has filled this node (a new cluster begins with "
             "--new-cluster)");
     }
-    config.formats = (struct format_range){node_format(n), FORMAT_NEWEST};
-    memcpy(config.identity.key, o->key, sizeof config.identity.key);
-    memcpy(config.identity.cluster_id, o->cluster_id, sizeof config.identity.cluster_id);
-    for (size_t i = 0; i < o->members_count; i++) {
-        char address[REPLICA_ADDRESS_SIZE];
-        CHECK(replica_address_join(o->members[i].raft_address, o->members[i].node_address,
-                                   address)); /* node_options_parse did it, too */
-        config.bootstrap[i].id = o->members[i].id;
-        config.bootstrap[i].role = REPLICA_VOTER;
-        str_copy(config.bootstrap[i].address, sizeof config.bootstrap[i].address,
-                 str_from(address));
+    s->config.formats = (struct format_range){node_format(n), FORMAT_NEWEST};
+    if (replica_start(s->replica, &s->config, &hooks, n, s->has_position ? &s->position : NULL) <
+        0) {
+        return -1;
     }
-    return replica_create(&config, &hooks, n, position, &n->replica);
+    n->replica = s->replica;
+    checkpoint_driver_init(&n->checkpoints, n->loop, n->engine, n->replica, n->store,
+                           o->checkpoint_entries, o->checkpoint_size, o->checkpoint_interval_ms);
+    CHECK(uv_check_start(&n->check, check_cb) == 0);
+    return 0;
 }
 
 int node_start(uv_loop_t *loop, const struct node_options *options, struct node **out)
@@ -427,7 +385,6 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
                                                                   .now_ms = now_cb,
                                                                   .monotonic_ns = monotonic_cb,
                                                                   .answered = session_answered};
-    struct replica_position position;
     enum identity_state state;
     struct node *n = calloc(1, sizeof *n);
     CHECK(n != NULL);
@@ -444,29 +401,20 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
                        &state) < 0) {
         return -1;
     }
-    int loaded = load_checkpoint(n, &position);
-    if (loaded < 0) {
-        return -1;
-    }
-    cluster_clock_heard(&n->clock, engine_time_ms(n->engine), false, clock_monotonic_ns());
-    n->applied_index = loaded > 0 ? position.index : 0;
+    n->engine = engine_create(); /* stands in until the right one is loaded */
     n->disk =
         disk_guard_create(n, options->data_dir, options->low_space, options->log_write_deadline_ms);
     n->queue = submit_queue_create(&queue_callbacks, n);
     if (persist_driver_create(loop, options->postgres_url, options->cluster_id, propose_own_cb, n,
-                              &n->persist) < 0 ||
-        join_cluster(n, loaded > 0 ? &position : NULL, state) < 0) {
+                              &n->persist) < 0) {
         return -1;
     }
-    checkpoint_driver_init(&n->checkpoints, loop, n->engine, n->replica, n->store,
-                           options->checkpoint_entries, options->checkpoint_size,
-                           options->checkpoint_interval_ms);
     CHECK(uv_timer_init(loop, &n->tick) == 0);
     CHECK(uv_timer_init(loop, &n->pace) == 0);
     CHECK(uv_check_init(loop, &n->check) == 0);
     n->tick_expected_ns = uv_hrtime() + NODE_TICK_MS * 1000000ull;
     CHECK(uv_timer_start(&n->tick, tick_cb, NODE_TICK_MS, NODE_TICK_MS) == 0);
-    CHECK(uv_check_start(&n->check, check_cb) == 0);
+    start_begin(n, state);
     if (sessions_listen(n) < 0) {
         return -1;
     }
@@ -561,6 +509,10 @@ void node_watch_end(struct node *n, void (*ended)(void *ctx), void *ctx)
 void node_drain(struct node *n, void (*stopped)(void *ctx), void *ctx)
 {
     CHECK(!n->draining);
+    if (n->start != NULL) {
+        log_info("stopped while starting: nothing was taken yet");
+        _exit(0);
+    }
     log_info("draining");
     n->draining = true;
     n->drain_begun_ms = uv_now(n->loop);

@@ -6,7 +6,7 @@
  * A submit, once down and once up: session (frame) → submit_queue (batch) → replica_submit → log of
  * a majority → node_apply → engine_apply → submit_queue_reply_cb → session (one response a frame).
  *
- * Failure modes: damage found at start: node_start returns -1 with a message. A fault of the log
+ * Failure modes: damage found at start: the process ends with a message. A fault of the log
  * while running ends the process (raft/), and so does an entry that only a newer version understands. */
 #ifndef SERVER_NODE_H
 #define SERVER_NODE_H
@@ -17,8 +17,9 @@
 
 struct node;
 
-/* Opens the data directory, loads the checkpoint, joins the cluster, listens. Borrows options for
- * its life. Blocking. Returns 0, or -1 after logging what is wrong and what to do. */
+/* Claims the data directory, listens, and begins to load checkpoint and log on a thread; when that is
+ * done it joins the cluster, all by the loop. Borrows options for its life. Returns 0, or -1 after
+ * logging what is wrong and what to do; what is found wrong later ends the process with status 1. */
 int node_start(uv_loop_t *loop, const struct node_options *options, struct node **node);
 
 /* Hands leadership over, stops taking commands, answers what was taken, then closes everything;

@@ -6,12 +6,15 @@
 #ifndef SERVER_NODE_INTERNAL_H
 #define SERVER_NODE_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "base/histogram.h"
 #include "proto/arena.h"
 #include "proto/client.h"
 #include "proto/node.pb-c.h"
 #include "server/checkpoint_driver.h"
 #include "server/clock.h"
+#include "server/identity.h"
 #include "server/clock_watch.h"
 #include "server/disk_guard.h"
 #include "server/node.h"
@@ -47,6 +50,31 @@ struct member_change;
 struct installer;
 struct snapshot_wait;
 
+/* NodeStatusResult.startup_phase */
+enum startup_phase {
+    STARTUP_SERVING = 0,
+    STARTUP_LOADING = 1,    /* the checkpoint, in blocks */
+    STARTUP_REPLAYING = 2,  /* the log behind it: first it is read, then applied, in entries */
+};
+
+/* Between node_start and node_join: see start.c. */
+struct start {
+    uv_work_t work;
+    struct node *node;
+    uint64_t begun_ms;
+    atomic_uint phase;
+    atomic_uint_fast64_t done, total;
+    char directory[4096];
+    struct replica_config config;
+    /* of the work */
+    int result;
+    struct checkpoint *store;
+    struct engine *engine;
+    struct replica *replica;
+    bool has_position;
+    struct replica_position position;
+};
+
 struct node {
     uv_loop_t *loop;
     const struct node_options *options;
@@ -62,6 +90,11 @@ struct node {
     struct installer *installer; /* NULL: none under way */
     struct warm_up warm_up;
     struct disk_guard *disk; /* NULL once closed */
+
+    struct start *start; /* until then replica and store are NULL, and the engine is empty */
+    unsigned startup_phase;
+    uint64_t replay_from, replay_to; /* of the log, when it was recovered */
+    uint64_t startup_ms;             /* of the last line of log about it */
 
     enum replica_role role;
     bool ready;
@@ -119,6 +152,18 @@ uint32_t node_format(const struct node *n);
 /* Lent until the next call. "" when nobody knows. */
 const char *node_leader_address(struct node *n);
 enum replica_status node_hand_over(struct node *n, uint64_t to_id);
+
+/* Takes over what the start has loaded, and joins the peers. Returns 0, or -1 after logging. */
+int node_join(struct node *n, struct start *s);
+
+/* ---- start.c ---- */
+struct startup_progress {
+    unsigned phase;
+    uint64_t done, total;
+};
+void start_begin(struct node *n, enum identity_state state);
+struct startup_progress start_progress(const struct node *n);
+void start_tick(struct node *n, uint64_t now_ms);
 
 /* ---- session.c ---- */
 int sessions_listen(struct node *n);

@@ -174,6 +174,13 @@ void request_dispatch(struct session *s, const Holdfast__Request *request, const
                                "no such group");
         return;
     }
+    bool about_itself = request->body_case == HOLDFAST__REQUEST__BODY_NODE_STATUS ||
+                        request->body_case == HOLDFAST__REQUEST__BODY_METRICS;
+    if (s->node->start != NULL && !about_itself) {
+        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_BUSY,
+                               "this node is starting");
+        return;
+    }
     switch ((int)request->body_case) {
     case HOLDFAST__REQUEST__BODY_GET_SKU:
     case HOLDFAST__REQUEST__BODY_LIST_SKUS:

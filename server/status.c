@@ -36,9 +36,51 @@ static Holdfast__Member *put_member(struct node *n, const struct replica_peer_in
     return m;
 }
 
+/* Before there is a configuration to look at: whom the command line names. */
+static void put_options_members(struct node *n, Holdfast__NodeStatusResult *m, struct arena *arena)
+{
+    const struct node_options *o = n->options;
+    m->members = arena_alloc(arena, (o->members_count + 1) * sizeof m->members[0]);
+    for (size_t i = 0; i < o->members_count; i++) {
+        Holdfast__Member *member = arena_alloc(arena, sizeof *member);
+        holdfast__member__init(member);
+        member->id = o->members[i].id;
+        member->raft_address = keep(arena, o->members[i].raft_address);
+        member->node_address = keep(arena, o->members[i].node_address);
+        member->role = REPLICA_VOTER;
+        m->members[m->n_members++] = member;
+    }
+}
+
+/* Of a node that is still loading: who it is and how far. */
+static void starting_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *arena)
+{
+    static char version[] = HOLDFAST_VERSION;
+    m->id = n->options->id;
+    m->cluster_id.data = memcpy(arena_alloc(arena, LINK_CLUSTER_ID_SIZE), n->options->cluster_id,
+                                LINK_CLUSTER_ID_SIZE);
+    m->cluster_id.len = LINK_CLUSTER_ID_SIZE;
+    m->version = version;
+    m->wall_ms = clock_wall_ms();
+    m->uptime_ms = uv_now(n->loop) - n->started_ms;
+    m->persister_configured = persist_driver_configured(n->persist);
+    m->refilling = n->start->config.start == REPLICA_REFILL;
+    m->format_oldest = FORMAT_OLDEST;
+    m->format_newest = FORMAT_NEWEST;
+    put_options_members(n, m, arena);
+}
+
 void status_fill(struct node *n, Holdfast__NodeStatusResult *m, struct arena *arena)
 {
     static char version[] = HOLDFAST_VERSION;
+    struct startup_progress startup = start_progress(n);
+    m->startup_phase = startup.phase;
+    m->startup_done = startup.done;
+    m->startup_total = startup.total;
+    if (n->start != NULL) {
+        starting_fill(n, m, arena);
+        return;
+    }
     struct replica_info info;
     struct checkpoint_meta meta;
     struct replica_position position;
@@ -321,9 +363,27 @@ static void write_process(struct node *n, struct text *t)
     metrics_process(t);
 }
 
+static void write_startup(struct node *n, struct text *t)
+{
+    struct startup_progress p = start_progress(n);
+    family(t, "holdfast_startup_phase", "gauge",
+           "0 serving, 1 loading the checkpoint, 2 replaying the log.", p.phase);
+    family(t, "holdfast_startup_progress_ratio", "gauge", "Of that phase.",
+           p.total > 0 ? (double)p.done / (double)p.total : p.phase == 0);
+}
+
 void metrics_write(struct node *n, struct text *t)
 {
     write_process(n, t);
+    write_startup(n, t);
+    if (n->start != NULL) { /* of the rest what alerts are made of */
+        family(t, "holdfast_has_leader", "gauge", "1 when a leader is known.", 0);
+        family(t, "holdfast_is_leader", "gauge", "1 when this node leads and serves.", 0);
+        family(t, "holdfast_refilling", "gauge",
+               "1 while this node catches up after the loss of its disk and does not vote.",
+               n->start->config.start == REPLICA_REFILL);
+        return;
+    }
     write_raft(n, t);
     write_submits(n, t);
     write_engine(n, t);

@@ -51,7 +51,7 @@ struct checkpoint_meta {
 };
 
 struct checkpoint_config {
-    uv_loop_t *loop;
+    uv_loop_t *loop;       /* NULL: checkpoint_attach follows */
     const char *directory; /* the node's data directory; checkpoint/ is made in it. Copied */
     uint64_t map_size;     /* at least; 0: CHECKPOINT_MAP_SIZE_DEFAULT */
     /* Whose checkpoints these are: another's are refused. 0: nobody asks. */
@@ -65,6 +65,8 @@ struct checkpoint;
  * file before LMDB, which trusts its pages, follows them (docs/adr/0014); the content of each block is
  * judged by whoever reads it. Blocking. Returns 0, or -1 after logging what is wrong and what to do. */
 int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **c);
+/* After an open without a loop, on another thread perhaps: until now it could only be read. Loop. */
+int checkpoint_attach(struct checkpoint *c, uv_loop_t *loop);
 
 /* Loop. A checkpoint under way is given up (its done is not called). No blocking function may be
  * running. done is called when nothing is left. */
@@ -79,6 +81,15 @@ typedef int (*checkpoint_block_cb)(void *ctx, const struct engine_block *block);
 /* Gives every block of the newest checkpoint to put, CRCs checked. Blocking. Returns 0, or -1 after
  * logging (damage, or put refused). */
 int checkpoint_load(struct checkpoint *c, checkpoint_block_cb put, void *ctx);
+
+/* Loads the newest checkpoint into an engine fresh from engine_create and verifies it against its
+ * meta: checksums and order of the blocks, their number, the engine's digest and index. Works on two
+ * threads, this one and one of its own: one reads and checks blocks while the other puts them into
+ * the engine; both derive its indexes. put (NULL: engine_load_block) is called with the engine, on
+ * this thread, and so is progress (may be NULL), now and then, with blocks. Blocking. Returns 0, or -1 after logging: then only destroy the engine. */
+typedef void (*checkpoint_progress_cb)(void *ctx, uint64_t done, uint64_t total);
+int checkpoint_load_engine(struct checkpoint *c, struct engine *engine, checkpoint_block_cb put,
+                           checkpoint_progress_cb progress, void *ctx);
 
 /* The same without a store, without a change on disk and beside nothing: judges DIR/checkpoint as a start
  * would, structure and content, and gives every block to put (NULL: to nobody). owner as in the config.

@@ -15,6 +15,7 @@
 #define CHECKPOINT_META_TABLE    UINT32_MAX /* the meta among the records of a chunk */
 #define CHECKPOINT_META_SIZE_MAX (CHECKPOINT_POSITION_SIZE_MAX + 128u)
 #define CHECKPOINT_SLICE_SIZE    (256u << 10) /* handed from loop to thread at once */
+#define CHECKPOINT_SPARES_MAX    16u          /* slices kept, so that the loop need not have new memory cleared */
 
 /* One LMDB environment. */
 struct checkpoint_owner {
@@ -131,6 +132,8 @@ struct checkpoint {
     pthread_mutex_t queue_lock;
     pthread_cond_t queue_cond;
     struct checkpoint_slice *queue_head, *queue_tail;
+    struct checkpoint_slice *spare; /* of CHECKPOINT_SLICE_SIZE, to be filled again */
+    size_t spares;
     size_t queued; /* bytes */
     bool result_ready, result_ok, result_again;
     struct checkpoint_meta result_meta;

@@ -316,7 +316,7 @@ static int walk(struct verify *v, struct tree *t, uint64_t number, unsigned dept
 static int walk_child(struct verify *v, struct tree *t, const struct page *p, uint32_t i,
                       const struct node *n, unsigned depth, struct bound low, struct bound high)
 {
-    struct node next;
+    struct node next = {0};
     struct bound child_low = i == 0 ? low : (struct bound){n->key, n->key_size};
     struct bound child_high = high;
     if (i + 1 < p->count) {
@@ -348,7 +348,7 @@ static int walk(struct verify *v, struct tree *t, uint64_t number, unsigned dept
     }
     *(p.branch ? &t->found_branches : &t->found_leaves) += 1;
     for (uint32_t i = 0; i < p.count; i++) {
-        struct node n;
+        struct node n = {0};
         if (open_node(v, t, &p, i, &n) < 0) {
             return -1;
         }

@@ -31,6 +31,40 @@ static struct checkpoint_slice *slice_create(enum slice_kind kind, size_t capaci
     return s;
 }
 
+/* For blocks. Fresh memory is cleared by the kernel page by page, in the loop's time. */
+static struct checkpoint_slice *slice_get(struct checkpoint *c)
+{
+    pthread_mutex_lock(&c->queue_lock);
+    struct checkpoint_slice *s = c->spare;
+    if (s != NULL) {
+        c->spare = s->next;
+        c->spares--;
+    }
+    pthread_mutex_unlock(&c->queue_lock);
+    if (s == NULL) {
+        return slice_create(SLICE_BLOCKS, CHECKPOINT_SLICE_SIZE);
+    }
+    s->next = NULL;
+    s->size = 0;
+    return s;
+}
+
+/* On the thread: keeps it, or frees it. */
+static void slice_put(struct checkpoint *c, struct checkpoint_slice *s)
+{
+    if (s->kind == SLICE_BLOCKS) {
+        pthread_mutex_lock(&c->queue_lock);
+        if (c->spares < CHECKPOINT_SPARES_MAX) {
+            s->next = c->spare;
+            c->spare = s;
+            c->spares++;
+            s = NULL;
+        }
+        pthread_mutex_unlock(&c->queue_lock);
+    }
+    free(s);
+}
+
 static void enqueue(struct checkpoint *c, struct checkpoint_slice *s)
 {
     pthread_mutex_lock(&c->queue_lock);
@@ -72,7 +106,7 @@ void checkpoint_put(struct checkpoint *c, const struct engine_block *block)
         checkpoint_flush(c);
     }
     if (c->filling == NULL) {
-        c->filling = slice_create(SLICE_BLOCKS, CHECKPOINT_SLICE_SIZE);
+        c->filling = slice_get(c);
         c->filling_capacity = CHECKPOINT_SLICE_SIZE;
     }
     uint8_t *at = c->filling->data + c->filling->size;
@@ -343,7 +377,7 @@ static void *thread_main(void *arg)
             quit = s->kind == SLICE_QUIT;
             break;
         }
-        free(s);
+        slice_put(c, s);
     }
     return NULL;
 }
@@ -370,6 +404,11 @@ void checkpoint_writer_stop(struct checkpoint *c)
     c->filling = NULL;
     enqueue(c, slice_create(SLICE_QUIT, 0));
     CHECK(pthread_join(c->thread, NULL) == 0);
+    while (c->spare != NULL) {
+        struct checkpoint_slice *next = c->spare->next;
+        free(c->spare);
+        c->spare = next;
+    }
     pthread_mutex_destroy(&c->queue_lock);
     pthread_cond_destroy(&c->queue_cond);
 }

@@ -358,6 +358,7 @@ void sim_node_start(struct sim_node *n)
         .election_timeout_ms = 500,
         .entries_in_flight_max = s->swarm.in_flight_max,
         .trailing_entries = s->swarm.trailing_entries,
+        .apply_size_max = s->swarm.in_flight_max <= 16 ? 1 : 0, /* one entry a tick */
         .quick_failover = s->swarm.quick,
         .refilling = n->refilling,
     };

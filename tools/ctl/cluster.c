@@ -94,6 +94,9 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
     json_object_set_new(record, "clock_suspect", json_boolean(s->clock_suspect));
     json_object_set_new(record, "format", json_integer(s->format));
     json_object_set_new(record, "format_newest", json_integer(s->format_newest));
+    json_object_set_new(record, "startup_phase", json_integer(s->startup_phase));
+    json_object_set_new(record, "startup_done", json_integer((json_int_t)s->startup_done));
+    json_object_set_new(record, "startup_total", json_integer((json_int_t)s->startup_total));
     return record;
 }
 
