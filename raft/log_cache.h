@@ -47,12 +47,14 @@ struct log_cache_entry {
     const struct record_header *record;
     struct batch *batch;
     uint64_t ticket; /* of the write that makes this entry durable; 0: read from disk */
+    uint64_t end;    /* bytes of all entries that were ever added, up to and including this one */
 };
 
 struct log_cache {
     struct log_cache_entry *ring;
     size_t capacity; /* a power of two */
     uint64_t base, last;
+    uint64_t bytes; /* end of the last entry */
 };
 
 void log_cache_init(struct log_cache *c, uint64_t base);
@@ -70,6 +72,8 @@ void log_cache_reset(struct log_cache *c, uint64_t base);
 
 /* The entry at index, or NULL when it is not in the cache. Valid until the next change. */
 const struct log_cache_entry *log_cache_get(const struct log_cache *c, uint64_t index);
+/* The smallest index that has no more than size bytes of entries behind it; at least base. */
+uint64_t log_cache_index_within(const struct log_cache *c, uint64_t size);
 /* The term of the entry at index, 0 when it is not in the cache. */
 uint64_t log_cache_term(const struct log_cache *c, uint64_t index);
 

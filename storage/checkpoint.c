@@ -124,6 +124,15 @@ int64_t checkpoint_read_current(const char *directory)
                   path);
         return -1;
     }
+    char named[CHECKPOINT_PATH_SIZE + 32];
+    struct stat st;
+    snprintf(named, sizeof named, "%s/%s", directory, line);
+    if (stat(named, &st) < 0 && errno == ENOENT) {
+        log_error("%s offset 0: names %s, which is not there: one of the two was lost or damaged. If there "
+                  "is exactly one gen-… directory, its name and a newline belong here; else: " ADVICE_REBUILD,
+                  path, line);
+        return -1;
+    }
     return (int64_t)generation;
 }
 
@@ -148,12 +157,17 @@ static void remove_directory(const char *path)
 
 void checkpoint_remove_others(struct checkpoint *c)
 {
-    char current[CHECKPOINT_NAME_SIZE], path[CHECKPOINT_PATH_SIZE];
+    char current[CHECKPOINT_NAME_SIZE], partial[CHECKPOINT_NAME_SIZE] = "",
+        path[CHECKPOINT_PATH_SIZE];
     checkpoint_generation_name(c->env.generation, false, current);
+    if (c->partial_generation != 0) {
+        checkpoint_generation_name(c->partial_generation, true, partial);
+    }
     DIR *d = opendir(c->path);
     struct dirent *entry;
     while (d != NULL && (entry = readdir(d)) != NULL) {
-        if (strncmp(entry->d_name, "gen-", 4) == 0 && strcmp(entry->d_name, current) != 0) {
+        if (strncmp(entry->d_name, "gen-", 4) == 0 && strcmp(entry->d_name, current) != 0 &&
+            strcmp(entry->d_name, partial) != 0) {
             checkpoint_generation_path(c, entry->d_name, path);
             remove_directory(path);
         }
@@ -262,9 +276,9 @@ static int open_generation(struct checkpoint *c, uint64_t generation)
     CHECK(mdb_txn_begin(c->env.env, NULL, MDB_RDONLY, &txn) == 0);
     int rv = checkpoint_env_read_meta(&c->env, txn, &c->meta);
     c->has_meta = rv == 0;
-    if (rv < 0) {
+    if (rv == -1) {
         log_error("%s/data.mdb: its meta record is damaged. " ADVICE_REBUILD, path);
-    } else {
+    } else if (rv >= 0) {
         rv = checkpoint_env_check_owner(&c->env, txn, &c->owner);
     }
     mdb_txn_abort(txn);
@@ -344,6 +358,7 @@ int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **
         (generation == 0 ? open_first(c) : open_generation(c, (uint64_t)generation)) < 0) {
         goto err;
     }
+    checkpoint_find_partial(c);
     checkpoint_remove_others(c);
     if (c->loop != NULL && checkpoint_writer_start(c) < 0) {
         checkpoint_env_close(&c->env);

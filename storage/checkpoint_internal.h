@@ -43,7 +43,7 @@ int checkpoint_env_write_owner(struct checkpoint_env *e, MDB_txn *txn,
 /* 0, also when the environment does not say (none was written before ADR 0014), or -1 after logging. */
 int checkpoint_env_check_owner(struct checkpoint_env *e, MDB_txn *txn,
                                const struct checkpoint_owner *owner);
-/* 0, 1: there is none, -1: damaged (not logged). */
+/* 0, 1: there is none, -1: damaged (not logged), -2: whole, but of another version (logged). */
 int checkpoint_env_read_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta);
 /* Sets blocks_count and written_wall_ms, writes. Returns an LMDB error. */
 int checkpoint_env_write_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta);
@@ -85,7 +85,7 @@ void checkpoint_guard_end(const char *outer);
 struct checkpoint_pin {
     pthread_mutex_t lock; /* one thread at a time in txn */
     MDB_txn *txn;         /* NULL: free */
-    uint64_t id, index, sequence, expires_ms;
+    uint64_t id, index, term, digest, sequence, expires_ms;
 };
 
 enum slice_kind { SLICE_BLOCKS, SLICE_COMMIT, SLICE_CANCEL, SLICE_QUIT };
@@ -112,6 +112,10 @@ struct checkpoint {
     struct checkpoint_pin pins[CHECKPOINT_READERS_MAX];
     uint64_t pins_sequence;
     uint8_t secret[16]; /* in tickets: those of an earlier process are not ours */
+
+    /* A part of an install, not under way: its generation, 0 when there is none; and of what */
+    uint64_t partial_generation;
+    struct checkpoint_identity partial;
 
     /* Writer: loop side */
     bool busy, ending, cancelled;
@@ -141,6 +145,11 @@ struct checkpoint {
     bool grow;
 };
 
+/* ---- checkpoint_install.c ---- */
+/* Before threads are started: sets c->partial if there is one that is sound. */
+void checkpoint_find_partial(struct checkpoint *c);
+
+/* ---- checkpoint_writer.c ---- */
 int checkpoint_writer_start(struct checkpoint *c);
 void checkpoint_writer_stop(struct checkpoint *c); /* joins */
 /* Under c->lock: ends every pin. */
@@ -156,7 +165,8 @@ int checkpoint_write_current(struct checkpoint *c, const char *name);
 int64_t checkpoint_read_current(const char *directory);
 /* 0, or -1 after logging: a generation lies there without CURRENT, and it is not a first empty one. */
 int checkpoint_refuse_orphans(const char *directory);
-/* Removes every generation but the current one; errors are logged only. */
+/* Removes every generation but the current one and the part of an install (partial_generation); errors
+ * are logged only. */
 void checkpoint_remove_others(struct checkpoint *c);
 
 #endif
