@@ -276,9 +276,9 @@ static int open_generation(struct checkpoint *c, uint64_t generation)
     CHECK(mdb_txn_begin(c->env.env, NULL, MDB_RDONLY, &txn) == 0);
     int rv = checkpoint_env_read_meta(&c->env, txn, &c->meta);
     c->has_meta = rv == 0;
-    if (rv < 0) {
+    if (rv == -1) {
         log_error("%s/data.mdb: its meta record is damaged. " ADVICE_REBUILD, path);
-    } else {
+    } else if (rv >= 0) {
         rv = checkpoint_env_check_owner(&c->env, txn, &c->owner);
     }
     mdb_txn_abort(txn);

@@ -481,6 +481,10 @@ const struct ctl_command ctl_commands[] = {
      OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain_run},
     {"node undrain", "let a node lead again", "Ends a drain.", "holdfastctl node undrain 2\n",
      OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_undrain},
+    {"node metrics", "print a node's metrics",
+     "In the text format of Prometheus, for its textfile collector or a small exporter; --output does\n"
+     "not change it.",
+     "holdfastctl node metrics 2\n", OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_metrics},
     {"node verify", "check a data directory without starting the node",
      "Reads identity, checkpoint and log of a node that does not run, and changes nothing: checksums,\n"
      "structure, the digest of the whole state, and whether the parts belong together. Exit status 0: a\n"

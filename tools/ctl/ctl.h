@@ -148,6 +148,7 @@ enum ctl_exit members_replace(struct ctl *ctl);
 enum ctl_exit endpoint_status(struct ctl *ctl);
 enum ctl_exit endpoint_health(struct ctl *ctl);
 enum ctl_exit endpoint_hash(struct ctl *ctl);
+enum ctl_exit node_metrics(struct ctl *ctl);
 enum ctl_exit node_drain_run(struct ctl *ctl);
 enum ctl_exit node_undrain(struct ctl *ctl);
 enum ctl_exit node_verify(struct ctl *ctl);
