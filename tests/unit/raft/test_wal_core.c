@@ -306,7 +306,8 @@ static void test_space_is_bounded(void **state)
     struct fixture *f = *state;
     struct prng p = prng_init(11);
     uint64_t trimmed = 0;
-    const uint64_t writes_per_segment = f->config.segment_size / WAL_BLOCK_SIZE - 1; /* one block each */
+    /* One block each; the first is the header, the last is for the mark that the log goes on. */
+    const uint64_t writes_per_segment = f->config.segment_size / WAL_BLOCK_SIZE - 2;
     must_open(f);
     put_vote(f, 1, 0);
     for (uint64_t i = 1; i < ENTRIES_MAX; i++) {
