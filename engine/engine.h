@@ -269,9 +269,6 @@ typedef void (*engine_block_cb)(void *ctx, const struct engine_block *block);
 /* What a block adds to the digest of the state: engine_digest is the sum over all blocks, so a
  * stream of them can be judged without an engine. Of blocks as they are handed over: never all zeros. */
 uint64_t engine_block_digest(const struct engine_block *block);
-/* Whether a state with this block can be one of this version (limits, format). It says something of the
- * root block only; others always pass. */
-bool engine_block_fits(const struct engine_block *block);
 
 /* Freezes the set of blocks changed since the last successful checkpoint, as they are now, and
  * hands each to put, once, with its content of this moment: some by engine_checkpoint_step, and a

@@ -84,17 +84,6 @@ static int load_root(struct engine *e, const struct engine_block *block)
     return failed;
 }
 
-bool engine_block_fits(const struct engine_block *block)
-{
-    if (block->table != TABLE_ROOT || block->size == 0) {
-        return true;
-    }
-    struct engine *e = engine_create();
-    int rv = engine_load_block(e, block);
-    engine_destroy(e);
-    return rv == 0;
-}
-
 int engine_load_block(struct engine *e, const struct engine_block *block)
 {
     if (block->size == 0) {

@@ -425,6 +425,11 @@ static uint64_t core_deadline_ms(const struct driver *d)
     return deadline > d->tick_ms ? deadline : d->tick_ms + 1;
 }
 
+static bool peer_is_there(const void *ctx, uint64_t id)
+{
+    return driver_peer_is_connected(ctx, id);
+}
+
 /* A voter that hears nothing forgets its leader when it stands for election. Others never stand, and
  * the core lets them believe in him for ever; then they would refuse their vote (N6) to everybody. */
 static void forget_leader(struct driver *d)
@@ -460,7 +465,8 @@ void driver_tick(struct driver *d, uint64_t now_ms)
         driver_quick_end(d);
     }
     if (d->leading) {
-        install_tickets_expire(&d->tickets, d->now_ms, DRIVER_INSTALL_TIMEOUT_MS);
+        install_tickets_expire(&d->tickets, d->now_ms, DRIVER_INSTALL_TIMEOUT_MS,
+                               peer_is_there, d);
         driver_read_repeat(d);
     }
     driver_snapshot_if_stored(d);

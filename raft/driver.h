@@ -77,6 +77,7 @@ struct driver_config {
     uint64_t election_timeout_ms;       /* > 0; an election begins after 1 to 2 times this */
     uint32_t entries_in_flight_max;     /* to one peer and to the disk, > 0 */
     uint64_t trailing_entries;          /* kept behind a checkpoint at least */
+    uint64_t catch_up_log_size;         /* bytes of entries kept for installs at most; see install.h */
     uint32_t apply_size_max;            /* 0: DRIVER_APPLY_SIZE_MAX */
     bool quick_failover;                /* see driver_peer_disconnected */
     bool refilling; /* its disk was lost: no votes until it has caught up (docs/adr/0010) */

@@ -41,30 +41,58 @@ void driver_checkpoint_abandoned(struct driver *d)
     d->checkpoint_running = false;
 }
 
-/* How many entries behind a checkpoint at `index` stay: what may be in flight, what connected
- * laggards miss, what was promised with tickets; bounded, because a peer that is slow for ever must
- * not keep the whole log in memory. */
+static uint64_t match_of(const void *ctx, uint64_t peer_id)
+{
+    return driver_match_index(ctx, peer_id);
+}
+
+/* The oldest index behind which a connected peer needs entries, UINT64_MAX when nobody does. */
+static uint64_t oldest_laggard(const struct driver *d)
+{
+    uint64_t oldest = UINT64_MAX;
+    struct membership m;
+    driver_get_membership(d, &m);
+    for (size_t i = 0; i < m.count; i++) {
+        uint64_t match = driver_match_index(d, m.members[i].id);
+        if (m.members[i].id != d->config.id && driver_peer_is_connected(d, m.members[i].id) &&
+            match > 0 && match < oldest) {
+            oldest = match;
+        }
+    }
+    return oldest;
+}
+
+/* What is kept reaches down to the entry at `oldest` itself: to send the next one its term is needed. */
+static uint64_t entries_down_to(uint64_t index, uint64_t oldest)
+{
+    return oldest < index ? index - oldest + 1 : 0;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* How many entries behind a checkpoint at `index` stay: what may be in flight, what connected laggards
+ * miss, what was promised with tickets. Each is bounded, because a peer that is slow for ever must not
+ * keep the whole log in memory: laggards by a multiple of what stays anyway, tickets by bytes. */
 static uint64_t trailing_entries(const struct driver *d, uint64_t index)
 {
     uint64_t trailing = d->config.trailing_entries;
-    uint64_t bound = trailing * DRIVER_TRAILING_FACTOR_MAX;
-    uint64_t wanted = trailing;
-    if (d->leading) {
-        uint64_t oldest = install_tickets_oldest(&d->tickets);
-        struct membership m;
-        driver_get_membership(d, &m);
-        for (size_t i = 0; i < m.count; i++) {
-            uint64_t match = driver_match_index(d, m.members[i].id);
-            if (m.members[i].id != d->config.id && driver_peer_is_connected(d, m.members[i].id) &&
-                match > 0 && match < oldest) {
-                oldest = match;
-            }
-        }
-        if (oldest < index && index - oldest > wanted) {
-            wanted = index - oldest;
-        }
+    if (!d->leading) {
+        return trailing;
     }
-    return wanted < bound ? wanted : bound;
+    uint64_t laggard = smaller(entries_down_to(index, oldest_laggard(d)),
+                               trailing * DRIVER_TRAILING_FACTOR_MAX);
+    uint64_t promised = install_tickets_oldest(&d->tickets, match_of, d);
+    uint64_t affordable = log_cache_index_within(&d->cache, d->config.catch_up_log_size);
+    promised = larger(promised, affordable);
+    return larger(trailing, larger(laggard, entries_down_to(index, promised)));
 }
 
 /* Guard 7: the core hears of a checkpoint at A only when its own log is durable up to A and nothing
@@ -96,6 +124,19 @@ void driver_snapshot_if_stored(struct driver *d)
         log_cache_trim(&d->cache, p->index - trailing);
         d->effects->trim(d->ctx, p->index - trailing);
     }
+}
+
+/* ---- installs, the leader's side ---- */
+
+/* A peer that asks again is offered again what it has begun, while it could go on behind it: that entry
+ * and all that follow are in the log. */
+const struct replica_ticket *driver_ticket_begun(const struct driver *d, uint64_t peer_id)
+{
+    const struct replica_ticket *ticket = install_tickets_find(&d->tickets, peer_id);
+    return ticket != NULL &&
+                   log_cache_term(&d->cache, ticket->position.index) == ticket->position.term
+               ? ticket
+               : NULL;
 }
 
 /* ---- installs, the follower's side ---- */

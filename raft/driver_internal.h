@@ -193,6 +193,8 @@ void driver_metadata_from_position(const struct replica_position *position,
 /* driver_checkpoint.c: both do nothing until their time has come */
 void driver_snapshot_if_stored(struct driver *d);
 void driver_restart_if_drained(struct driver *d);
+/* The ticket that the peer should get again; NULL: a new one. */
+const struct replica_ticket *driver_ticket_begun(const struct driver *d, uint64_t peer_id);
 
 /* driver_send.c */
 void driver_send_core(struct driver *d, const struct raft_message *message);

@@ -251,6 +251,13 @@ static void receive_install(struct driver *d, uint64_t from_id, const struct mes
 
     struct raft_message message = m->raft;
     struct raft_install_snapshot *copy = &message.install_snapshot;
+    if (args->last_index <= d->applied_index) {
+        /* Nothing new, say after a crash between the commit point and the acknowledgement. It is all
+         * committed, so any leader of this term or a later one has it too: the core answers with how far
+         * this node is. By itself it would take what lies below its log for a new checkpoint. */
+        copy->last_index = d->applied_index;
+        copy->last_term = d->applied_term;
+    }
     struct raft_buffer encoded = {.base = (void *)(uintptr_t)ticket->position.configuration,
                                   .len = ticket->position.configuration_size};
     int rv = raft_configuration_decode(&encoded, &copy->conf);
@@ -284,7 +291,8 @@ static void receive_result(struct driver *d, uint64_t from_id, struct raft_messa
     }
     step_message(d, from_id, message);
     if (d->leading) {
-        install_tickets_matched(&d->tickets, from_id, driver_match_index(d, from_id));
+        install_tickets_matched(&d->tickets, from_id, driver_match_index(d, from_id),
+                                d->cache.last, d->config.trailing_entries);
     }
 }
 

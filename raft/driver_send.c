@@ -254,13 +254,19 @@ static void send_append(struct driver *d, const struct raft_message *message)
 }
 
 /* The core names its last snapshot; the ticket is for the newest published checkpoint, whose index
- * may be higher. The core leaves conf and data of this message uninitialized. */
+ * may be higher, or for the one that the peer has begun, whose index may be lower: the core learns by the
+ * rejection that follows (N12) where the peer goes on. The core leaves conf and data of this message uninitialized. */
 static void send_install(struct driver *d, const struct raft_message *message)
 {
     static struct replica_ticket ticket; /* large; one thread, filled and used within this call */
+    const struct replica_ticket *begun = driver_ticket_begun(d, message->server_id);
     memset(&ticket, 0, sizeof ticket);
+    if (begun != NULL) {
+        ticket = *begun;
+    }
     if (d->effects->make_ticket(d->ctx, &ticket) != 0 ||
-        ticket.position.index < message->install_snapshot.last_index) {
+        (ticket.position.index < message->install_snapshot.last_index &&
+         driver_ticket_begun(d, message->server_id) == NULL)) {
         return; /* no published checkpoint yet: the core asks again after the next heartbeat */
     }
     CHECK(ticket.size <= sizeof ticket.data);
@@ -270,7 +276,7 @@ static void send_install(struct driver *d, const struct raft_message *message)
     install.install_snapshot.conf_index = ticket.position.configuration_index;
     memset(&install.install_snapshot.conf, 0, sizeof install.install_snapshot.conf);
     memset(&install.install_snapshot.data, 0, sizeof install.install_snapshot.data);
-    install_tickets_give(&d->tickets, message->server_id, ticket.position.index,
+    install_tickets_give(&d->tickets, message->server_id, &ticket,
                          message->install_snapshot.last_index, d->now_ms);
     emit(d, message->server_id,
          &(struct message_out){.raft = &install,

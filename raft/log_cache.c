@@ -83,14 +83,17 @@ void log_cache_append(struct log_cache *c, const struct record_header *record, s
     }
     batch_retain(b);
     c->last++;
-    *log_cache_slot(c, c->last) = (struct log_cache_entry){record, b, ticket};
+    c->bytes += record_size(record);
+    *log_cache_slot(c, c->last) = (struct log_cache_entry){record, b, ticket, c->bytes};
 }
 
 void log_cache_truncate(struct log_cache *c, uint64_t index)
 {
     CHECK(index > c->base);
     while (c->last >= index) {
-        batch_release(log_cache_slot(c, c->last)->batch);
+        const struct log_cache_entry *entry = log_cache_slot(c, c->last);
+        c->bytes = entry->end - record_size(entry->record);
+        batch_release(entry->batch);
         c->last--;
     }
 }
@@ -125,6 +128,22 @@ void log_cache_reset(struct log_cache *c, uint64_t base)
 const struct log_cache_entry *log_cache_get(const struct log_cache *c, uint64_t index)
 {
     return index > c->base && index <= c->last ? log_cache_slot(c, index) : NULL;
+}
+
+uint64_t log_cache_index_within(const struct log_cache *c, uint64_t size)
+{
+    uint64_t low = c->base, high = c->last;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        const struct log_cache_entry *next = log_cache_slot(c, middle + 1);
+        uint64_t behind = c->bytes - next->end + record_size(next->record);
+        if (behind <= size) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low;
 }
 
 uint64_t log_cache_term(const struct log_cache *c, uint64_t index)

@@ -47,6 +47,7 @@ struct log_cache_entry {
     const struct record_header *record;
     struct batch *batch;
     uint64_t ticket; /* of the write that makes this entry durable; 0: read from disk */
+    uint64_t end;    /* bytes of all entries that were ever added, up to and including this one */
 };
 
 struct log_cache {
@@ -54,6 +55,7 @@ struct log_cache {
     size_t capacity; /* a power of two */
     uint64_t base, last;
     uint64_t released; /* trimmed entries up to here have given their memory back; ≤ base */
+    uint64_t bytes; /* end of the last entry */
 };
 
 #define LOG_CACHE_RELEASE_APPEND 8u /* trimmed entries given back with each one that is added */
@@ -77,6 +79,8 @@ void log_cache_reset(struct log_cache *c, uint64_t base);
 
 /* The entry at index, or NULL when it is not in the cache. Valid until the next change. */
 const struct log_cache_entry *log_cache_get(const struct log_cache *c, uint64_t index);
+/* The smallest index that has no more than size bytes of entries behind it; at least base. */
+uint64_t log_cache_index_within(const struct log_cache *c, uint64_t size);
 /* The term of the entry at index, 0 when it is not in the cache. */
 uint64_t log_cache_term(const struct log_cache *c, uint64_t index);
 

@@ -26,10 +26,12 @@
 #include "raft/replica_verify.h"
 #include "raft/transport.h"
 #include "raft/wal.h"
+#include "raft/wal_inspect.h"
 
 /* A disk that lags so far behind gets no new work: what is queued must stay a fraction of the log's own
  * bound, where it would block the loop. */
 #define REPLICA_LOG_QUEUE_MAX (64u << 20)
+#define CATCH_UP_LOG_SIZE     (512ull << 20)
 
 _Static_assert(REPLICA_LOG_QUEUE_MAX < WAL_QUEUE_SIZE_MAX / 2, "refuse before the log blocks");
 _Static_assert(TRANSPORT_PEERS_MAX >= REPLICA_MEMBERS_MAX, "every member is a peer");
@@ -399,6 +401,8 @@ static int start_driver(struct replica *r, const struct replica_config *config,
         .trailing_entries = config->trailing_entries > REPLICA_IN_FLIGHT_MAX
                                 ? config->trailing_entries
                                 : REPLICA_IN_FLIGHT_MAX,
+        .catch_up_log_size =
+            config->catch_up_log_size != 0 ? config->catch_up_log_size : CATCH_UP_LOG_SIZE,
         .quick_failover = true,
         .refilling = config->start == REPLICA_REFILL,
     };
@@ -446,6 +450,11 @@ int replica_open(const struct replica_config *config, struct replica **replica)
         .write_deadline_ms = config->log_write_deadline_ms,
     };
     memcpy(wal_config.cluster_id, config->identity.cluster_id, sizeof wal_config.cluster_id);
+    struct wal_recovered nothing = {.fresh = true};
+    if (wal_inspect_is_missing(config->directory) && replica_check_past(config, NULL, &nothing) < 0) {
+        free(r); /* before a new log is made in the place of the lost one */
+        return -1;
+    }
     if (wal_open(NULL, &wal_config, durable_cb, r, &r->wal, &r->recovered) != 0) {
         free(r);
         return -1;

@@ -89,7 +89,8 @@ struct replica_hooks {
     void (*role_changed)(void *ctx, enum replica_role role, bool ready, uint64_t term,
                          uint64_t leader_id);
     /* Leader: fill a ticket for the newest published checkpoint and keep what it names readable for at
-     * least the install timeout. Return 0, or -1 when there is none yet (tried again later). */
+     * least the install timeout. With ticket->size > 0 it is one from before: keep that as it is, if what
+     * it names is still readable. Return 0, or -1 when there is none yet (tried again later). */
     int (*make_ticket)(void *ctx, struct replica_ticket *ticket);
     /* Follower: replace all application state by what the ticket of node from_id promises. Pull,
      * verify, switch durably, load; then call replica_install_done. Meanwhile apply is not called. */
@@ -131,6 +132,7 @@ struct replica_config {
     uint64_t election_timeout_ms; /* 500 */
     uint64_t segment_size;        /* of the log, bytes, 64 MiB */
     uint64_t trailing_entries;    /* kept in the log behind a checkpoint */
+    uint64_t catch_up_log_size;   /* kept for peers that install one, bytes at most; 512 MiB */
     bool log_sync;                /* false only in benchmarks that say so */
     uint64_t log_write_deadline_ms; /* a log's disk that is silent so long ends the process; 0: never */
 };

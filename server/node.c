@@ -248,6 +248,7 @@ void node_pump(struct node *n)
         persist_driver_step(n->persist, n->engine, uv_now(n->loop));
     }
     read_requests_applied(n);
+    chunk_source_step(n); /* after all that orders need */
 }
 
 static void check_cb(uv_check_t *check)
@@ -314,6 +315,7 @@ static void tick_cb(uv_timer_t *timer)
         }
     }
     checkpoint_expire_pins(n->store, now_ms);
+    install_tick(n, now_ms);
     disk_guard_tick(n->disk, now_ms);
     snapshots_tick(n, now_ms);
     read_requests_tick(n, now_ms);
@@ -411,6 +413,7 @@ int node_start(uv_loop_t *loop, const struct node_options *options, struct node 
     }
     CHECK(uv_timer_init(loop, &n->tick) == 0);
     CHECK(uv_timer_init(loop, &n->pace) == 0);
+    chunk_source_create(n);
     CHECK(uv_check_init(loop, &n->check) == 0);
     n->tick_expected_ns = uv_hrtime() + NODE_TICK_MS * 1000000ull;
     CHECK(uv_timer_start(&n->tick, tick_cb, NODE_TICK_MS, NODE_TICK_MS) == 0);
@@ -434,6 +437,7 @@ static void handle_closed_cb(uv_handle_t *handle)
     void *ctx = n->stopped_ctx;
     submit_queue_destroy(n->queue);
     engine_destroy(n->engine);
+    chunk_source_destroy(n);
     arena_close(&n->arena);
     arena_close(&n->read_arena);
     free(n->out);
@@ -444,11 +448,12 @@ static void handle_closed_cb(uv_handle_t *handle)
 static void store_closed_cb(void *ctx)
 {
     struct node *n = ctx;
-    n->parts_open = 3;
+    n->parts_open = 4;
     n->tick.data = n->pace.data = n->check.data = n;
     uv_close((uv_handle_t *)&n->pace, handle_closed_cb);
     uv_close((uv_handle_t *)&n->tick, handle_closed_cb);
     uv_close((uv_handle_t *)&n->check, handle_closed_cb);
+    chunk_source_close(n, handle_closed_cb);
 }
 
 static void replica_closed_cb(void *ctx)
@@ -488,11 +493,12 @@ static void begin_close(struct node *n)
         members_end(n);
         install_cancel(n);
     }
+    chunk_source_end(n);
     if (n->disk != NULL && disk_guard_close(n->disk)) {
         n->disk = NULL;
     }
-    bool busy =
-        n->disk != NULL || n->installer != NULL || n->chunks_count != 0 || n->warm_up.running;
+    bool busy = n->disk != NULL || n->installer != NULL || chunk_source_is_busy(n) ||
+                n->partial_removing || n->warm_up.running;
     if (!busy && n->listener != NULL && n->parts_open == 0) {
         n->parts_open = 1; /* once */
         log_info("closing");

@@ -34,7 +34,8 @@
 #define NODE_READS_WAITING_MAX   8192 /* strong reads and reads for an index, unanswered */
 #define NODE_READ_TIMEOUT_MS     5000 /* default */
 #define NODE_READ_TIMEOUT_MAX_MS 60000
-#define NODE_CHUNKS_MAX          4      /* chunks of checkpoints being read at once */
+#define NODE_CHUNKS_MAX          8      /* chunks of checkpoints asked for and not yet given */
+#define NODE_CHUNK_SIZE_MAX      (256u << 10) /* of one answer: some 200 us of the loop */
 #define NODE_SNAPSHOTS_MAX       16     /* SnapshotOpen requests that wait for a checkpoint */
 #define NODE_INSTALL_TIMEOUT_MS  600000 /* as the replica's: how long a ticket is good */
 #define NODE_SUBMIT_COMMANDS_MAX 4096   /* in one frame */
@@ -48,6 +49,11 @@ struct session {
 struct read_wait;
 struct member_change;
 struct installer;
+struct chunk_source;
+
+struct install_figures { /* since the node started */
+    uint64_t done_total, resumed_total, failed_total, bytes_total;
+};
 struct snapshot_wait;
 
 /* NodeStatusResult.startup_phase */
@@ -55,6 +61,7 @@ enum startup_phase {
     STARTUP_SERVING = 0,
     STARTUP_LOADING = 1,    /* the checkpoint, in blocks */
     STARTUP_REPLAYING = 2,  /* the log behind it: first it is read, then applied, in entries */
+    STARTUP_INSTALLING = 3, /* a checkpoint from a peer, in blocks */
 };
 
 /* Between node_start and node_join: see start.c. */
@@ -88,6 +95,11 @@ struct node {
     struct cluster_clock clock;
     struct clock_watch clock_watch;
     struct installer *installer; /* NULL: none under way */
+    bool engine_absent;          /* an install is being loaded: no reads */
+    bool partial_removing;       /* what is left of an install, by partial_work */
+    uint64_t partial_checked_ms;
+    uv_work_t partial_work;
+    struct chunk_source *chunks;
     struct warm_up warm_up;
     struct disk_guard *disk; /* NULL once closed */
 
@@ -118,7 +130,6 @@ struct node {
 
     struct read_wait *reads;           /* waiting */
     uint32_t reads_count, index_waits; /* of those: for an index */
-    uint32_t chunks_count;
     struct snapshot_wait *snapshots; /* waiting for a checkpoint */
     uint32_t snapshots_count;
     struct member_change *change; /* of the membership, under way; NULL: none */
@@ -136,7 +147,8 @@ struct node {
 
     /* figures */
     uint64_t started_ms, leader_changes, tick_expected_ns, loop_lag_max_ns, invariant_violations;
-    uint64_t installs_total, reads_total;
+    uint64_t reads_total;
+    struct install_figures installs;
     struct histogram apply_ns, loop_lag_ns;
 };
 
@@ -215,5 +227,26 @@ int node_make_ticket(void *ctx, struct replica_ticket *ticket);
 void node_install(void *ctx, const struct replica_ticket *ticket, uint64_t from_id);
 /* Ends the one under way, if any; installer becomes NULL some iterations later. */
 void install_cancel(struct node *n);
+void install_tick(struct node *n, uint64_t now_ms);
+
+struct install_progress {
+    bool active;
+    uint64_t blocks, blocks_total; /* of the state; total 0: not yet known */
+    double bytes_per_second;       /* since it began or went on */
+};
+void install_get_progress(const struct node *n, struct install_progress *p);
+
+/* ---- chunk_source.c ---- */
+void chunk_source_create(struct node *n);
+void chunk_request(struct session *s, const Holdfast__Request *request);
+/* After the loop's turn has done what orders need: gives what is ready, begins the next. */
+void chunk_source_step(struct node *n);
+/* Nothing more is given; what waits is refused. */
+void chunk_source_end(struct node *n);
+bool chunk_source_is_busy(const struct node *n);
+/* Once it is not busy; closed is called for its timer, whose data is n. Then chunk_source_destroy. */
+void chunk_source_close(struct node *n, uv_close_cb closed);
+void chunk_source_destroy(struct node *n);
+void chunk_source_write_metrics(const struct node *n, struct text *t);
 
 #endif

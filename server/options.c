@@ -16,7 +16,7 @@ static struct {
     uint64_t skus, sales, users, eligibilities, orders, idempotency, leases, events, expiries,
         retention;
     uint64_t election_timeout, segment_size, trailing_entries, checkpoint_entries, checkpoint_size,
-        checkpoint_interval;
+        checkpoint_interval, catch_up_rate, catch_up_log_size;
     uint64_t log_write_deadline, low_space;
     bool no_sync, new_cluster;
 } raw;
@@ -75,6 +75,10 @@ static const struct option table[] = {
      "of batches between checkpoints at most", 1 << 20, 1ull << 40},
     {"checkpoint-interval", 0, OPTION_DURATION, &raw.checkpoint_interval, "60s", "TIME",
      "time between checkpoints at most", 100, 86400000},
+    {"catch-up-rate", 0, OPTION_SIZE, &raw.catch_up_rate, "64MiB", "SIZE",
+     "of checkpoints given to peers and tools in a second at most; 0: unlimited", 0, 1ull << 40},
+    {"catch-up-log-size", 0, OPTION_SIZE, &raw.catch_up_log_size, "512MiB", "SIZE",
+     "kept in the log, and in memory, for a peer that catches up at most", 1 << 20, 1ull << 40},
     {"new-cluster", 0, OPTION_FLAG, &raw.new_cluster, NULL, NULL,
      "the first start of a new cluster; ignored if there are data", 0, 0},
     {"unsafe-no-sync", 0, OPTION_FLAG, &raw.no_sync, NULL, NULL,
@@ -272,6 +276,8 @@ enum options_result node_options_parse(struct node_options *o, int argc, char **
     o->checkpoint_entries = raw.checkpoint_entries;
     o->checkpoint_size = raw.checkpoint_size;
     o->checkpoint_interval_ms = raw.checkpoint_interval;
+    o->catch_up_rate = raw.catch_up_rate;
+    o->catch_up_log_size = raw.catch_up_log_size;
     o->log_sync = !raw.no_sync;
     o->new_cluster = raw.new_cluster;
     return OPTIONS_OK;

@@ -34,6 +34,8 @@ struct node_options {
     struct command_limits limits; /* of a new cluster: COMMAND_INIT */
     uint64_t election_timeout_ms, segment_size, trailing_entries;
     uint64_t checkpoint_entries, checkpoint_size, checkpoint_interval_ms;
+    uint64_t catch_up_rate;     /* bytes a second of checkpoints given to others; 0: unlimited */
+    uint64_t catch_up_log_size; /* kept in the log for peers that catch up, at most */
     uint64_t log_write_deadline_ms, low_space; /* low_space: bytes, 0: no guard */
     bool log_sync;
     bool new_cluster; /* an empty data directory begins a new cluster */

@@ -123,6 +123,11 @@ void read_request(struct session *s, const Holdfast__Request *request, const voi
     struct node *n = s->node;
     bool strong = request->consistency == HOLDFAST__CONSISTENCY__CONSISTENCY_STRONG;
     bool index = request->consistency == HOLDFAST__CONSISTENCY__CONSISTENCY_INDEX;
+    if (n->engine_absent) {
+        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_BUSY,
+                               "this node is loading a checkpoint from its peers");
+        return;
+    }
     if (!strong && !(index && engine_index(n->engine) < request->min_index)) {
         respond(s, request, &n->arena);
         return;

@@ -1,8 +1,5 @@
-/* Everything that is asked besides Submit and reads: status, administration, chunks of a
- * checkpoint. */
-#include <stdlib.h>
-#include <string.h>
-
+/* Everything that is asked besides Submit and reads: status and administration. Chunks
+ * of a checkpoint: chunk_source.c. */
 #include "base/check.h"
 #include "server/node_internal.h"
 
@@ -80,87 +77,6 @@ static void drain(struct session *s, const Holdfast__Request *request)
     session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_OK, "");
 }
 
-/* ---- chunks of a checkpoint: read on a thread of the pool ---- */
-
-struct chunk_request {
-    uv_work_t work;
-    struct session *session;
-    uint64_t id;
-    uint8_t ticket[CHECKPOINT_TICKET_SIZE], from[8];
-    size_t ticket_size, from_size;
-    uint32_t size_max;
-    enum checkpoint_chunk_result result;
-    struct checkpoint_chunk chunk;
-};
-
-static void chunk_work(uv_work_t *work)
-{
-    struct chunk_request *c = container_of(work, struct chunk_request, work);
-    c->result = checkpoint_read_chunk(c->session->node->store, c->ticket, c->ticket_size, c->from,
-                                      c->from_size, c->size_max, &c->chunk);
-}
-
-static void chunk_done(uv_work_t *work, int status)
-{
-    struct chunk_request *c = container_of(work, struct chunk_request, work);
-    struct session *s = c->session;
-    CHECK(status == 0);
-    s->node->chunks_count--;
-    if (c->result == CHECKPOINT_CHUNK_OK) {
-        Holdfast__SnapshotChunkResult body = HOLDFAST__SNAPSHOT_CHUNK_RESULT__INIT;
-        Holdfast__Response r = HOLDFAST__RESPONSE__INIT;
-        body.records.data = (uint8_t *)c->chunk.records.data;
-        body.records.len = c->chunk.records.len;
-        body.crc32c = c->chunk.crc32c;
-        body.next.data = c->chunk.next;
-        body.next.len = c->chunk.next_size;
-        r.id = c->id;
-        r.body_case = HOLDFAST__RESPONSE__BODY_SNAPSHOT_CHUNK;
-        r.snapshot_chunk = &body;
-        session_respond(s, &r);
-        text_close(&c->chunk.records);
-    } else {
-        session_respond_status(s, c->id, HOLDFAST__STATUS__STATUS_REFUSED,
-                               c->result == CHECKPOINT_CHUNK_GONE
-                                   ? "this ticket is not good any more"
-                                   : "the checkpoint here is damaged");
-    }
-    session_release(s);
-    free(c);
-}
-
-static void answer_chunk(struct session *s, const Holdfast__Request *request)
-{
-    struct node *n = s->node;
-    const Holdfast__SnapshotChunk *m = request->snapshot_chunk;
-    if (m->ticket.len > CHECKPOINT_TICKET_SIZE || m->from.len > sizeof(uint64_t)) {
-        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_MALFORMED, "ticket or key");
-        return;
-    }
-    if (n->chunks_count >= NODE_CHUNKS_MAX) {
-        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_BUSY, "");
-        return;
-    }
-    struct chunk_request *c = calloc(1, sizeof *c);
-    CHECK(c != NULL);
-    c->session = s;
-    c->id = request->id;
-    c->ticket_size = m->ticket.len;
-    c->from_size = m->from.len;
-    c->size_max = m->size_max;
-    if (c->ticket_size > 0) {
-        memcpy(c->ticket, m->ticket.data, c->ticket_size);
-    }
-    if (c->from_size > 0) {
-        memcpy(c->from, m->from.data, c->from_size);
-    }
-    checkpoint_renew_pin(n->store, c->ticket, c->ticket_size,
-                         uv_now(n->loop) + NODE_INSTALL_TIMEOUT_MS);
-    n->chunks_count++;
-    session_retain(s);
-    CHECK(uv_queue_work(n->loop, &c->work, chunk_work, chunk_done) == 0);
-}
-
 void request_dispatch(struct session *s, const Holdfast__Request *request, const void *frame,
                       size_t size)
 {
@@ -220,7 +136,7 @@ void request_dispatch(struct session *s, const Holdfast__Request *request, const
         members_request(s, request);
         return;
     case HOLDFAST__REQUEST__BODY_SNAPSHOT_CHUNK:
-        answer_chunk(s, request);
+        chunk_request(s, request);
         return;
     case HOLDFAST__REQUEST__BODY_SNAPSHOT_OPEN:
         snapshot_open_request(s, request);

@@ -265,7 +265,7 @@ static enum restore_result copy(struct restore *r)
 {
     struct snapshot_reader *reader;
     struct snapshot_header again;
-    if (checkpoint_install_begin(r->store, &r->install) < 0) {
+    if (checkpoint_install_begin(r->store, NULL, &r->install) < 0) {
         r->install = NULL;
         return disk_failed(r);
     }

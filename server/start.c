@@ -57,8 +57,8 @@ static int load_checkpoint(struct start *s)
     }
     if (engine_initialized(s->engine) &&
         memcmp(engine_cluster_id(s->engine), o->cluster_id, LINK_CLUSTER_ID_SIZE) != 0) {
-        log_error("%s/checkpoint: is the state of another cluster: it was copied here; empty the "
-                  "data directory and let the node refill from its peers",
+        log_error("%s/checkpoint/gen-…/data.mdb: is the state of another cluster: it was copied here. "
+                  ADVICE_REBUILD,
                   o->data_dir);
         return -1;
     }
@@ -98,6 +98,7 @@ static void fill_config(struct start *s, enum identity_state state)
                                         .election_timeout_ms = o->election_timeout_ms,
                                         .segment_size = o->segment_size,
                                         .trailing_entries = o->trailing_entries,
+                                        .catch_up_log_size = o->catch_up_log_size,
                                         .log_sync = o->log_sync,
                                         .log_write_deadline_ms = o->log_write_deadline_ms};
     memcpy(s->config.identity.key, o->key, sizeof s->config.identity.key);
@@ -152,6 +153,10 @@ struct startup_progress start_progress(const struct node *n)
         p.phase = atomic_load(&n->start->phase);
         p.done = atomic_load_explicit(&n->start->done, memory_order_relaxed);
         p.total = atomic_load_explicit(&n->start->total, memory_order_relaxed);
+    } else if (n->installer != NULL) {
+        struct install_progress install;
+        install_get_progress(n, &install);
+        p = (struct startup_progress){STARTUP_INSTALLING, install.blocks, install.blocks_total};
     } else if (p.phase == STARTUP_REPLAYING) {
         uint64_t applied = replica_applied_index(n->replica);
         p.total = n->replay_to - n->replay_from;
@@ -174,8 +179,9 @@ static void log_progress(struct node *n, const struct startup_progress *p)
 
 void start_tick(struct node *n, uint64_t now_ms)
 {
-    if (n->start == NULL && n->startup_phase == STARTUP_SERVING) {
-        return;
+    bool serves = n->start == NULL && n->startup_phase == STARTUP_SERVING;
+    if (serves || n->installer != NULL) {
+        return; /* an install tells of itself */
     }
     struct startup_progress p = start_progress(n);
     bool leads = n->role == REPLICA_LEADER && n->ready;

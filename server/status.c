@@ -290,6 +290,29 @@ static void write_stock(struct node *n, struct text *t)
     } while (cursor != 0 && total < METRIC_SKUS_MAX);
 }
 
+static void write_installs(struct node *n, struct text *t)
+{
+    struct install_progress p;
+    install_get_progress(n, &p);
+    family(t, "holdfast_installs_total", "counter", "Checkpoints taken over from a peer.",
+           (double)n->installs.done_total);
+    family(t, "holdfast_installs_resumed_total", "counter",
+           "Installs that went on where an earlier one stopped.",
+           (double)n->installs.resumed_total);
+    family(t, "holdfast_installs_failed_total", "counter",
+           "Installs that were cut or found wrong; the leader offers again.",
+           (double)n->installs.failed_total);
+    family(t, "holdfast_install_bytes_total", "counter", "Bytes of checkpoints pulled from peers.",
+           (double)n->installs.bytes_total);
+    family(t, "holdfast_install_blocks", "gauge", "Blocks that the install under way has.",
+           (double)p.blocks);
+    family(t, "holdfast_install_blocks_expected", "gauge", "Blocks that it will have.",
+           (double)p.blocks_total);
+    family(t, "holdfast_install_bytes_per_second", "gauge", "Its pace since it began or went on.",
+           p.bytes_per_second);
+    chunk_source_write_metrics(n, t);
+}
+
 static void write_checkpoints(struct node *n, struct text *t)
 {
     struct checkpoint_stats s;
@@ -309,8 +332,7 @@ static void write_checkpoints(struct node *n, struct text *t)
            n->checkpoints.failures);
     family(t, "holdfast_checkpoint_used_bytes", "gauge", "Size of the environment.",
            (double)s.used_size);
-    family(t, "holdfast_installs_total", "counter", "Checkpoints taken over from a peer.",
-           (double)n->installs_total);
+    write_installs(n, t);
 }
 
 static void write_disk(struct node *n, struct text *t)
@@ -367,7 +389,7 @@ static void write_startup(struct node *n, struct text *t)
 {
     struct startup_progress p = start_progress(n);
     family(t, "holdfast_startup_phase", "gauge",
-           "0 serving, 1 loading the checkpoint, 2 replaying the log.", p.phase);
+           "0 serving, 1 loading the checkpoint, 2 replaying the log, 3 installing one from a peer.", p.phase);
     family(t, "holdfast_startup_progress_ratio", "gauge", "Of that phase.",
            p.total > 0 ? (double)p.done / (double)p.total : p.phase == 0);
 }

@@ -36,7 +36,7 @@
     (16u << 20)                        /* handed over and not yet written: see checkpoint_room */
 #define CHECKPOINT_READERS_MAX      8u /* pinned for installs at once */
 #define CHECKPOINT_CHUNK_SIZE_MAX   (4u << 20)
-#define CHECKPOINT_TICKET_SIZE      32u
+#define CHECKPOINT_TICKET_SIZE      48u
 #define CHECKPOINT_MAP_SIZE_DEFAULT (4ull << 30) /* of addresses, not of disk; doubles by itself   \
                                                   */
 
@@ -126,9 +126,15 @@ bool checkpoint_busy(const struct checkpoint *c);
  * Loop. Returns 0, or -1: there is none, or all readers are in use. */
 int checkpoint_pin(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms,
                    uint8_t ticket[static CHECKPOINT_TICKET_SIZE], struct checkpoint_meta *meta);
-/* The pin behind this ticket, if there still is one, is good until expires_ms. Loop. */
-void checkpoint_renew_pin(struct checkpoint *c, const void *ticket, size_t ticket_size,
-                          uint64_t expires_ms);
+/* What a checkpoint is, whoever has it: where identities are equal, so are all blocks. */
+struct checkpoint_identity {
+    uint64_t index, term, digest; /* of the meta */
+};
+/* That of the checkpoint which a ticket is for; false: it is no ticket of this version. Any thread. */
+bool checkpoint_ticket_identity(const void *ticket, size_t size, struct checkpoint_identity *id);
+/* Keeps what the ticket names readable for ttl_ms from now. Loop. Returns 0, or -1: it is gone. */
+int checkpoint_renew(struct checkpoint *c, const void *ticket, size_t size, uint64_t now_ms,
+                     uint64_t ttl_ms);
 /* Unpins what has expired; the loop calls it now and then. Returns how many are pinned. */
 size_t checkpoint_expire_pins(struct checkpoint *c, uint64_t now_ms);
 
@@ -153,21 +159,52 @@ enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const v
 
 /* ---- writing one that a peer gave ---- */
 
-/* Begins a temporary generation (an older unfinished one is removed), put fills it in the order
- * read, verify checks that it is whole and gives every block to put, commit makes it the current
- * one: that is the commit point, synced. All blocking, one thread at a time; no checkpoint may be
- * under way from commit's call to its return. Each returns 0, or -1 after logging; then call abort.
- */
+/* Begins a temporary generation, put fills it in the order read, verify checks that it is whole and
+ * gives every block to put, commit makes it the current one: that is the commit point, synced.
+ *
+ * What came is made durable every CHECKPOINT_INSTALL_PIECE_SIZE bytes or CHECKPOINT_INSTALL_PIECE_MS, in one transaction with a record
+ * of how far it came. So an install that is suspended, or whose process dies, goes on from there when
+ * the same checkpoint is offered again; begin of any other removes what is left of it.
+ *
+ * All blocking, one thread at a time; no checkpoint may be under way from commit's call to its return.
+ * Each returns 0, or -1 after logging; then call suspend (the source failed) or abort (what came is
+ * wrong, or cannot be written). */
+#define CHECKPOINT_INSTALL_PIECE_SIZE (4u << 20)
+#define CHECKPOINT_INSTALL_PIECE_MS   1000 /* or, when little comes, as often as this */
+
 struct checkpoint_install;
-int checkpoint_install_begin(struct checkpoint *c, struct checkpoint_install **i);
+struct checkpoint_install_progress {
+    bool resumed;      /* begin found a part of it */
+    bool has_meta;     /* meta is set; blocks_count of it is how many there will be */
+    uint64_t blocks;   /* taken so far, of meta.blocks_count */
+    uint64_t bytes;    /* of their content */
+    uint8_t next[8];   /* the key after which to go on: checkpoint_read_chunk's `from` */
+    size_t next_size;  /* 0: from the start */
+    bool unsynced;     /* something came since the last durable piece */
+    struct checkpoint_meta meta;
+};
+
+/* of: what is offered; a part of the same is taken up. NULL: unknown, from the start. */
+int checkpoint_install_begin(struct checkpoint *c, const struct checkpoint_identity *of,
+                             struct checkpoint_install **i);
+/* How far it came. Never beside another call on i. */
+void checkpoint_install_get_progress(const struct checkpoint_install *i,
+                                     struct checkpoint_install_progress *p);
+/* 1: the chunk does not match its checksum; nothing of it was taken, ask for it again. */
 int checkpoint_install_put(struct checkpoint_install *i, const void *records, size_t size,
                            uint32_t crc);
 /* A meta that comes from elsewhere than a peer's chunk: before the first block. */
 int checkpoint_install_put_meta(struct checkpoint_install *i, const struct checkpoint_meta *meta);
 int checkpoint_install_verify(struct checkpoint_install *i, checkpoint_block_cb put, void *ctx,
                               struct checkpoint_meta *meta);
-int checkpoint_install_commit(struct checkpoint_install *i); /* frees i when it returns 0 */
-void checkpoint_install_abort(struct checkpoint_install *i); /* removes it and frees i */
+int checkpoint_install_commit(struct checkpoint_install *i);   /* frees i when it returns 0 */
+void checkpoint_install_suspend(struct checkpoint_install *i); /* keeps what came and frees i */
+void checkpoint_install_abort(struct checkpoint_install *i);   /* removes it and frees i */
+
+/* Whether a part of an install lies on the disk and none is under way. Any thread. */
+bool checkpoint_get_partial(struct checkpoint *c, struct checkpoint_identity *of);
+/* Removes it. Blocking; no install may be under way. */
+void checkpoint_remove_partial(struct checkpoint *c);
 
 /* ---- figures ---- */
 

@@ -43,7 +43,7 @@ int checkpoint_env_write_owner(struct checkpoint_env *e, MDB_txn *txn,
 /* 0, also when the environment does not say (none was written before ADR 0014), or -1 after logging. */
 int checkpoint_env_check_owner(struct checkpoint_env *e, MDB_txn *txn,
                                const struct checkpoint_owner *owner);
-/* 0, 1: there is none, -1: damaged (not logged). */
+/* 0, 1: there is none, -1: damaged (not logged), -2: whole, but of another version (logged). */
 int checkpoint_env_read_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta);
 /* Sets blocks_count and written_wall_ms, writes. Returns an LMDB error. */
 int checkpoint_env_write_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta);
@@ -85,7 +85,7 @@ void checkpoint_guard_end(const char *outer);
 struct checkpoint_pin {
     pthread_mutex_t lock; /* one thread at a time in txn */
     MDB_txn *txn;         /* NULL: free */
-    uint64_t id, index, sequence, expires_ms;
+    uint64_t id, index, term, digest, sequence, expires_ms;
 };
 
 enum slice_kind { SLICE_BLOCKS, SLICE_COMMIT, SLICE_CANCEL, SLICE_QUIT };
@@ -103,7 +103,9 @@ struct checkpoint {
     uint64_t map_size;
     struct checkpoint_owner owner;
 
-    /* Guards env as a whole against being switched or grown, the pins' table, and meta. */
+    /* Guards env as a whole against being switched or grown, the pins' table, and meta. Held for as
+     * long as that takes, and by who ends a pin for as long as a chunk of it is read: the loop may only
+     * try it. */
     pthread_mutex_t lock;
     struct checkpoint_env env;
     struct checkpoint_meta meta;
@@ -112,6 +114,18 @@ struct checkpoint {
     struct checkpoint_pin pins[CHECKPOINT_READERS_MAX];
     uint64_t pins_sequence;
     uint8_t secret[16]; /* in tickets: those of an earlier process are not ours */
+
+    /* A part of an install, not under way: its generation, 0 when there is none; and of what */
+    uint64_t partial_generation;
+    struct checkpoint_identity partial;
+
+    /* What the loop asks for, as of the last change: checkpoint_note. Held for no time. */
+    pthread_mutex_t figures_lock;
+    struct {
+        struct checkpoint_meta meta;
+        bool has_meta;
+        uint64_t generation, map_size, used_size, pins;
+    } figures;
 
     /* Writer: loop side */
     bool busy, ending, cancelled;
@@ -141,12 +155,19 @@ struct checkpoint {
     bool grow;
 };
 
+/* ---- checkpoint_install.c ---- */
+/* Before threads are started: sets c->partial if there is one that is sound. */
+void checkpoint_find_partial(struct checkpoint *c);
+
+/* ---- checkpoint_writer.c ---- */
 int checkpoint_writer_start(struct checkpoint *c);
 void checkpoint_writer_stop(struct checkpoint *c); /* joins */
 /* Under c->lock: ends every pin. */
 void checkpoint_drop_pins(struct checkpoint *c);
 
 /* ---- checkpoint.c ---- */
+/* Under c->lock, after meta or env have changed: for checkpoint_get_meta and checkpoint_get_stats. */
+void checkpoint_note(struct checkpoint *c);
 void checkpoint_generation_path(const struct checkpoint *c, const char *name, char *out);
 void checkpoint_generation_name(uint64_t generation, bool temporary,
                                 char out[static CHECKPOINT_NAME_SIZE]);
@@ -156,7 +177,8 @@ int checkpoint_write_current(struct checkpoint *c, const char *name);
 int64_t checkpoint_read_current(const char *directory);
 /* 0, or -1 after logging: a generation lies there without CURRENT, and it is not a first empty one. */
 int checkpoint_refuse_orphans(const char *directory);
-/* Removes every generation but the current one; errors are logged only. */
+/* Removes every generation but the current one and the part of an install (partial_generation); errors
+ * are logged only. */
 void checkpoint_remove_others(struct checkpoint *c);
 
 #endif

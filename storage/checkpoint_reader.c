@@ -4,7 +4,8 @@
  * that it holds up neither the loop nor the writer; who ends a pin takes both, and so waits for
  * that chunk.
  *
- * A ticket: 16 secret bytes of this process, u64 pin id, u64 checkpoint index. */
+ * A ticket: 16 secret bytes of this process, u64 pin id; of the checkpoint u64 index, u64 term,
+ * u64 digest, by which the reader knows whether it has a part of it already. */
 #include <string.h>
 
 #include "base/advice.h"
@@ -34,7 +35,9 @@ void checkpoint_drop_pins(struct checkpoint *c)
 size_t checkpoint_expire_pins(struct checkpoint *c, uint64_t now_ms)
 {
     size_t pinned = 0;
-    pthread_mutex_lock(&c->lock);
+    if (pthread_mutex_trylock(&c->lock) != 0) {
+        return CHECKPOINT_READERS_MAX; /* the map grows, say: next time */
+    }
     for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
         struct checkpoint_pin *p = &c->pins[i];
         /* A chunk is being read: next time. txn changes only under checkpoint.lock. */
@@ -55,6 +58,46 @@ static void write_ticket(const struct checkpoint *c, const struct checkpoint_pin
     memcpy(ticket, c->secret, sizeof c->secret);
     store_u64(ticket + 16, p->id);
     store_u64(ticket + 24, p->index);
+    store_u64(ticket + 32, p->term);
+    store_u64(ticket + 40, p->digest);
+}
+
+bool checkpoint_ticket_identity(const void *ticket, size_t size, struct checkpoint_identity *id)
+{
+    const uint8_t *bytes = ticket;
+    if (size != CHECKPOINT_TICKET_SIZE) {
+        return false;
+    }
+    *id = (struct checkpoint_identity){load_u64(bytes + 24), load_u64(bytes + 32),
+                                       load_u64(bytes + 40)};
+    return true;
+}
+
+/* Under c->lock. NULL: it is not, or no longer, one of ours. */
+static struct checkpoint_pin *pin_find(struct checkpoint *c, const void *ticket, size_t size)
+{
+    if (size != CHECKPOINT_TICKET_SIZE || memcmp(ticket, c->secret, sizeof c->secret) != 0) {
+        return NULL;
+    }
+    uint64_t id = load_u64((const uint8_t *)ticket + 16);
+    for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
+        if (c->pins[i].txn != NULL && c->pins[i].id == id) {
+            return &c->pins[i];
+        }
+    }
+    return NULL;
+}
+
+int checkpoint_renew(struct checkpoint *c, const void *ticket, size_t size, uint64_t now_ms,
+                     uint64_t ttl_ms)
+{
+    pthread_mutex_lock(&c->lock);
+    struct checkpoint_pin *p = pin_find(c, ticket, size);
+    if (p != NULL && p->expires_ms < now_ms + ttl_ms) {
+        p->expires_ms = now_ms + ttl_ms;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return p != NULL ? 0 : -1;
 }
 
 /* A free place, else one whose time is over; NULL: none. */
@@ -104,6 +147,8 @@ static int pin_locked(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms, ui
     } else {
         p->id = ++c->pins_sequence;
         p->index = meta->index;
+        p->term = meta->term;
+        p->digest = meta->digest;
         p->sequence = c->sequence;
         p->expires_ms = now_ms + ttl_ms;
         write_ticket(c, p, ticket);
@@ -121,22 +166,6 @@ int checkpoint_pin(struct checkpoint *c, uint64_t now_ms, uint64_t ttl_ms,
     return result;
 }
 
-void checkpoint_renew_pin(struct checkpoint *c, const void *ticket, size_t ticket_size,
-                          uint64_t expires_ms)
-{
-    if (ticket_size != CHECKPOINT_TICKET_SIZE || memcmp(ticket, c->secret, sizeof c->secret) != 0) {
-        return;
-    }
-    uint64_t id = load_u64((const uint8_t *)ticket + 16);
-    pthread_mutex_lock(&c->lock);
-    for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
-        if (c->pins[i].txn != NULL && c->pins[i].id == id) {
-            c->pins[i].expires_ms = expires_ms;
-        }
-    }
-    pthread_mutex_unlock(&c->lock);
-}
-
 /* ---- chunks ---- */
 
 static void append_record(struct text *t, uint32_t table, uint32_t number, const void *data,
@@ -152,7 +181,7 @@ static enum checkpoint_chunk_result read_records(struct checkpoint *c, struct ch
                                                  struct checkpoint_chunk *chunk)
 {
     MDB_cursor *cursor;
-    uint64_t last = after;
+    uint64_t last = after, blocks = 0; /* at least one: `next` names the last that went */
     MDB_val key = {sizeof last, &last}, value;
     struct engine_block block;
     if (from_start) {
@@ -176,12 +205,13 @@ static enum checkpoint_chunk_result read_records(struct checkpoint *c, struct ch
             result = CHECKPOINT_CHUNK_DAMAGED;
             break;
         }
-        if (chunk->records.len + 12 + block.size > size_max && chunk->records.len > 0) {
+        if (chunk->records.len + 12 + block.size > size_max && blocks > 0) {
             store_u64(chunk->next, last);
             chunk->next_size = sizeof chunk->next;
             break;
         }
         append_record(&chunk->records, block.table, block.number, block.data, block.size);
+        blocks++;
         last = checkpoint_key(block.table, block.number);
     }
     mdb_cursor_close(cursor);
@@ -202,17 +232,11 @@ enum checkpoint_chunk_result checkpoint_read_chunk(struct checkpoint *c, const v
                                                    struct checkpoint_chunk *chunk)
 {
     *chunk = (struct checkpoint_chunk){.records = TEXT_INIT};
-    if (ticket_size != CHECKPOINT_TICKET_SIZE ||
-        (from_size != 0 && from_size != sizeof(uint64_t)) ||
-        memcmp(ticket, c->secret, sizeof c->secret) != 0) {
+    if (from_size != 0 && from_size != sizeof(uint64_t)) {
         return CHECKPOINT_CHUNK_GONE;
     }
-    uint64_t id = load_u64((const uint8_t *)ticket + 16);
-    struct checkpoint_pin *pin = NULL;
     pthread_mutex_lock(&c->lock);
-    for (size_t i = 0; i < CHECKPOINT_READERS_MAX && pin == NULL; i++) {
-        pin = c->pins[i].txn != NULL && c->pins[i].id == id ? &c->pins[i] : NULL;
-    }
+    struct checkpoint_pin *pin = pin_find(c, ticket, ticket_size);
     if (pin != NULL) {
         pthread_mutex_lock(&pin->lock);
     }

@@ -39,6 +39,7 @@ struct sim_swarm {
     bool checkpoints, install_failures, transfers, membership, reads, skew, quick;
     uint64_t checkpoint_entries;  /* between two checkpoints */
     uint64_t trailing_entries;
+    uint64_t catch_up_log_size;
     uint32_t in_flight_max;
     uint64_t segment_size;
     uint64_t client_interval_us;  /* mean */
@@ -96,6 +97,13 @@ struct sim_checkpoint {
     struct sim_image *image;
 };
 
+/* What has come of a checkpoint that is being installed. */
+struct sim_part {
+    uint64_t index, term, digest;
+    uint8_t *data; /* NULL: there is none */
+    size_t size, durable, total;
+};
+
 /* The clocks of a node's host, which survive its process; not those of its driver. */
 struct sim_clocks {
     bool wrong; /* they may lie */
@@ -127,6 +135,7 @@ struct sim_node {
     bool refilling; /* its disk was lost, and it is not whole again */
     bool gone;      /* removed, or lost for good: not started again until it is added, or all heals */
     struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
+    struct sim_part part;
     uint64_t voted_term, voted_for; /* by messages that left: what the world relies on */
 
     /* Lost in a crash. */
@@ -177,7 +186,7 @@ struct sim_history {
 struct sim_stats {
     uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
-        faults, torn, disks_lost, refilled, dismissed;
+        faults, torn, disks_lost, refilled, tickets_again, resumed, dismissed;
     uint64_t clock_faults, clock_steps, clock_anchors, clock_alone, clock_floors, clock_goes_on, clock_hand_overs;
     uint64_t clock_worst_ms; /* of all seeds, the largest */
 };

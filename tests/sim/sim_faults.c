@@ -50,6 +50,7 @@ void sim_swarm_choose(struct sim *s)
     w->quick = coin(s);
     w->checkpoint_entries = ONE_OF(s, 4, 16, 64, 64, 256);
     w->trailing_entries = ONE_OF(s, 0, 2, 8, 32, 128);
+    w->catch_up_log_size = ONE_OF(s, 1000, 20000, 500000);
     w->in_flight_max = (uint32_t)ONE_OF(s, 8, 16, 64, 512);
     w->segment_size = ONE_OF(s, 32, 64, 256) << 10;
     w->client_interval_us = ONE_OF(s, 3000, 8000, 20000);

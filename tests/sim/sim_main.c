@@ -135,7 +135,7 @@ static void print_stats(const struct sim_stats *t)
            "entries committed %llu, elections %llu, faults %llu, crashes %llu (by disk %llu), "
            "restarts %llu, torn writes %llu\n"
            "checkpoints %llu, installs %llu (failed %llu), transfers %llu, changes applied %llu\n"
-           "disks lost %llu, refilled %llu, removed and told so %llu\n"
+           "disks lost %llu, refilled %llu, installs taken up again %llu, tickets given again %llu, removed and told so %llu\n"
            "clock faults %llu, steps of all %llu, times anchored anew %llu (alone %llu), by floor %llu, gone on "
            "%llu, handed over %llu, worst %llu ms\n",
            (unsigned long long)t->events, (unsigned long long)t->messages,
@@ -148,6 +148,7 @@ static void print_stats(const struct sim_stats *t)
            (unsigned long long)t->installs, (unsigned long long)t->installs_failed,
            (unsigned long long)t->transfers, (unsigned long long)t->changes,
            (unsigned long long)t->disks_lost, (unsigned long long)t->refilled,
+           (unsigned long long)t->resumed, (unsigned long long)t->tickets_again,
            (unsigned long long)t->dismissed,
            (unsigned long long)t->clock_faults, (unsigned long long)t->clock_steps,
            (unsigned long long)t->clock_anchors, (unsigned long long)t->clock_alone, (unsigned long long)t->clock_floors,

@@ -173,10 +173,32 @@ static int effect_make_ticket(void *ctx, struct replica_ticket *ticket)
     if (n->kept[0].position.index == 0) {
         return -1;
     }
+    for (size_t i = 0; ticket->size > 0 && i < SIM_CHECKPOINTS_KEPT; i++) {
+        const struct sim_checkpoint *kept = &n->kept[i];
+        if (kept->position.index == ticket->position.index && kept->image != NULL &&
+            kept->image->digest == load_u64(ticket->data)) {
+            CHECK(load_u64(ticket->data + 8) == n->life);
+            n->sim->stats.tickets_again++;
+            return 0; /* it is still pinned */
+        }
+    }
     ticket->position = n->kept[0].position;
-    ticket->size = sizeof(uint64_t);
+    ticket->size = 2 * sizeof(uint64_t);
     store_u64(ticket->data, n->kept[0].image->digest);
+    store_u64(ticket->data + 8, n->life); /* what is pinned dies with the process */
     return 0;
+}
+
+static void part_drop(struct sim_node *n)
+{
+    free(n->part.data);
+    n->part = (struct sim_part){.data = NULL};
+}
+
+static void next_step(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    sim_push(s, 1000 + sim_below(s, s->healing ? 10000 : 80000), SIM_INSTALL, n, 0, 0, NULL, 0);
 }
 
 static void effect_install(void *ctx, const struct replica_ticket *ticket, uint64_t from_id)
@@ -188,8 +210,15 @@ static void effect_install(void *ctx, const struct replica_ticket *ticket, uint6
     n->installing = true;
     sim_trace(n->sim, "node %u: install of %llu from node %llu begins", n->index + 1,
               (unsigned long long)ticket->position.index, (unsigned long long)from_id);
-    sim_push(n->sim, 2000 + sim_below(n->sim, n->sim->healing ? 50000 : 400000), SIM_INSTALL, n, 0,
-             0, NULL, 0);
+    const struct sim_part *part = &n->part;
+    if (part->data != NULL && part->index == ticket->position.index &&
+        part->term == ticket->position.term && part->digest == load_u64(ticket->data)) {
+        n->sim->stats.resumed++;
+        sim_trace(n->sim, "node %u: goes on at %zu of %zu", n->index + 1, part->size, part->total);
+    } else {
+        part_drop(n);
+    }
+    next_step(n);
 }
 
 static const struct driver_effects effects = {
@@ -240,6 +269,7 @@ static void forget(struct sim_node *n)
     }
     n->checkpointing = false;
     n->installing = false;
+    n->part.size = n->part.durable; /* the rest was not synced */
     n->disk_busy = false;
     n->was_leader = false;
     n->dismissed = false;
@@ -254,6 +284,7 @@ void sim_node_close(struct sim_node *n)
         sim_log_close(n->log);
         n->log = NULL;
     }
+    part_drop(n);
     for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
         sim_image_release(n->kept[i].image);
     }
@@ -297,6 +328,7 @@ void sim_node_lose_disk(struct sim_node *n)
     sim_disk_destroy(n->disk);
     n->disk = sim_disk_create(&s->prng);
     sim_log_model_close(&n->durable);
+    part_drop(n);
     for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
         sim_image_release(n->kept[i].image);
         n->kept[i] = (struct sim_checkpoint){.image = NULL};
@@ -358,6 +390,7 @@ void sim_node_start(struct sim_node *n)
         .election_timeout_ms = 500,
         .entries_in_flight_max = s->swarm.in_flight_max,
         .trailing_entries = s->swarm.trailing_entries,
+        .catch_up_log_size = s->swarm.catch_up_log_size,
         .apply_size_max = s->swarm.in_flight_max <= 16 ? 1 : 0, /* one entry a tick */
         .quick_failover = s->swarm.quick,
         .refilling = n->refilling,
@@ -518,7 +551,8 @@ static const struct sim_checkpoint *offered(struct sim_node *n)
     unsigned from = (unsigned)n->ticket_from - 1;
     struct sim_node *source = &s->nodes[from];
     if (!source->up || s->cut[from][n->index] || s->cut[n->index][from] ||
-        (s->swarm.install_failures && !s->healing && sim_one_in(s, 3))) {
+        source->life != load_u64(n->ticket.data + 8) ||
+        (s->swarm.install_failures && !s->healing && sim_one_in(s, 12))) {
         return NULL;
     }
     for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
@@ -529,16 +563,66 @@ static const struct sim_checkpoint *offered(struct sim_node *n)
     return NULL;
 }
 
+/* Takes some more of it; false: more is to come. */
+static bool take_piece(struct sim_node *n, const struct sim_image *image)
+{
+    struct sim *s = n->sim;
+    struct sim_part *part = &n->part;
+    if (part->data == NULL) {
+        *part = (struct sim_part){.index = n->ticket.position.index,
+                                  .term = n->ticket.position.term,
+                                  .digest = load_u64(n->ticket.data),
+                                  .data = malloc(image->size + 1),
+                                  .total = image->size};
+        CHECK(part->data != NULL);
+    }
+    if (part->total != image->size) {
+        sim_violation(s, "node %u: the same checkpoint has %zu bytes and %zu", n->index + 1,
+                      part->total, image->size);
+    }
+    size_t left = part->total - part->size;
+    size_t piece = 1 + (size_t)sim_below(s, part->total / 3 + 1);
+    piece = piece < left ? piece : left;
+    memcpy(part->data + part->size, image->data + part->size, piece);
+    part->size += piece;
+    part->durable = sim_one_in(s, 2) ? part->size : part->durable;
+    return part->size == part->total;
+}
+
+/* What came, in however many pieces and from however many lives of either side, is what was offered. */
+static struct sim_image *part_image(struct sim_node *n, const struct sim_image *from)
+{
+    struct sim_image *image = calloc(1, sizeof *image);
+    CHECK(image != NULL);
+    if (memcmp(n->part.data, from->data, from->size) != 0) {
+        sim_violation(n->sim, "node %u: what was installed is not what was offered", n->index + 1);
+    }
+    *image = (struct sim_image){
+        .references = 1, .digest = n->part.digest, .size = n->part.total, .data = n->part.data};
+    n->part = (struct sim_part){.data = NULL};
+    return image;
+}
+
+/* One step of the pull. Either side may die at each. */
 static void event_install(struct sim_node *n)
 {
     struct sim *s = n->sim;
+    bool deadly = s->swarm.crashes && !s->healing;
+    if (deadly && sim_one_in(s, 40)) {
+        sim_trace(s, "node %u: dies while it installs", n->index + 1);
+        sim_node_crash(n);
+        return;
+    }
+    if (deadly && sim_one_in(s, 40)) {
+        sim_node_crash(&s->nodes[n->ticket_from - 1]);
+    }
     const struct sim_checkpoint *from = offered(n);
-    n->installing = false;
     if (n->checkpointing) {
         sim_violation(s, "node %u: an install while a checkpoint is being written", n->index + 1);
     }
     if (from == NULL) {
         s->stats.installs_failed++;
+        n->installing = false;
         sim_trace(s, "node %u: install failed", n->index + 1);
         driver_install_done(n->driver, sim_node_now_ms(n), &n->ticket.position, false);
         return;
@@ -546,9 +630,16 @@ static void event_install(struct sim_node *n)
     if (from->image->digest != load_u64(n->ticket.data)) {
         sim_violation(s, "node %u: the ticket's checkpoint has changed", n->index + 1);
     }
+    if (!take_piece(n, from->image)) {
+        next_step(n);
+        return;
+    }
+    n->installing = false;
     struct replica_position position = n->ticket.position;
-    make_current(n, &position, from->image);
-    if (s->swarm.crashes && !s->healing && sim_one_in(s, 6)) {
+    struct sim_image *image = part_image(n, from->image);
+    make_current(n, &position, image);
+    sim_image_release(image);
+    if (deadly && sim_one_in(s, 6)) {
         sim_trace(s, "node %u: dies right after CURRENT was switched", n->index + 1);
         sim_node_crash(n);
         return;

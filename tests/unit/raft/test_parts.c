@@ -296,30 +296,69 @@ static void test_read_index(void **state)
 
 /* ---- tickets ---- */
 
+static uint64_t matches[16]; /* by peer id */
+
+static uint64_t match_cb(const void *ctx, uint64_t peer_id)
+{
+    (void)ctx;
+    return matches[peer_id];
+}
+
+static bool is_there_cb(const void *ctx, uint64_t peer_id)
+{
+    return peer_id == *(const uint64_t *)ctx;
+}
+
+static void give(struct install_tickets *t, uint64_t peer_id, uint64_t index, uint64_t core_index,
+                 uint64_t now_ms)
+{
+    static struct replica_ticket ticket;
+    ticket.position.index = index;
+    install_tickets_give(t, peer_id, &ticket, core_index, now_ms);
+}
+
+static uint64_t oldest(const struct install_tickets *t)
+{
+    return install_tickets_oldest(t, match_cb, NULL);
+}
+
 static void test_tickets_hold_the_log(void **state)
 {
     (void)state;
-    struct install_tickets t = {0};
-    assert_int_equal(install_tickets_oldest(&t), UINT64_MAX);
-    install_tickets_give(&t, 2, 100, 90, 1000);
-    install_tickets_give(&t, 3, 200, 200, 2000);
-    install_tickets_give(&t, 2, 150, 150, 3000); /* a newer one replaces it */
-    assert_int_equal(install_tickets_oldest(&t), 150);
-    assert_int_equal(install_tickets_core_index(&t, 2), 150);
+    static struct install_tickets t;
+    uint64_t there = 0;
+    memset(matches, 0, sizeof matches);
+    assert_int_equal(oldest(&t), UINT64_MAX);
+    assert_null(install_tickets_find(&t, 2));
+    give(&t, 2, 100, 90, 1000);
+    give(&t, 3, 200, 200, 2000);
+    give(&t, 2, 150, 160, 3000); /* a newer one replaces it */
+    assert_int_equal(oldest(&t), 150);
+    assert_int_equal(install_tickets_find(&t, 2)->position.index, 150);
+    assert_int_equal(install_tickets_core_index(&t, 2), 160);
     assert_int_equal(install_tickets_core_index(&t, 9), 0);
-    install_tickets_matched(&t, 2, 149);
-    assert_int_equal(install_tickets_oldest(&t), 150);
-    install_tickets_matched(&t, 2, 150);
-    assert_int_equal(install_tickets_oldest(&t), 200);
-    install_tickets_expire(&t, 2000 + 600, 600);
-    assert_int_equal(install_tickets_oldest(&t), UINT64_MAX);
+    install_tickets_matched(&t, 2, 150, 1000, 50); /* installed, has not what the core asked for */
+    assert_int_equal(oldest(&t), 150);
+    matches[2] = 180; /* replays: what it has need not be kept */
+    install_tickets_matched(&t, 2, 180, 1000, 50);
+    assert_int_equal(oldest(&t), 180);
+    install_tickets_matched(&t, 2, 950, 1000, 50); /* close behind */
+    assert_int_equal(oldest(&t), 200);
+    there = 3;
+    install_tickets_expire(&t, 2000 + 600, 600, is_there_cb, &there);
+    assert_int_equal(oldest(&t), 200); /* its peer is there: it counts from now */
+    there = 0;
+    install_tickets_expire(&t, 2600 + 599, 600, is_there_cb, &there);
+    assert_int_equal(oldest(&t), 200);
+    install_tickets_expire(&t, 2600 + 600, 600, is_there_cb, &there);
+    assert_int_equal(oldest(&t), UINT64_MAX);
     for (uint64_t peer = 1; peer <= REPLICA_MEMBERS_MAX + 3; peer++) {
-        install_tickets_give(&t, peer, peer * 10, peer * 10, peer);
+        give(&t, peer, peer * 10, peer * 10, peer);
     }
     assert_int_equal(install_tickets_core_index(&t, REPLICA_MEMBERS_MAX + 3),
                      (REPLICA_MEMBERS_MAX + 3) * 10);
     install_tickets_clear(&t);
-    assert_int_equal(install_tickets_oldest(&t), UINT64_MAX);
+    assert_int_equal(oldest(&t), UINT64_MAX);
 }
 
 int main(void)
