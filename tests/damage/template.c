@@ -239,7 +239,7 @@ static void install(struct maker *m)
     uint8_t ticket[CHECKPOINT_TICKET_SIZE], from[8];
     size_t from_size = 0;
     CHECK(checkpoint_pin(m->store, 0, 60000, ticket, &meta) == 0);
-    CHECK(checkpoint_install_begin(m->store, &i) == 0);
+    CHECK(checkpoint_install_begin(m->store, NULL, &i) == 0);
     do {
         CHECK(checkpoint_read_chunk(m->store, ticket, sizeof ticket, from, from_size, 32 << 10, &chunk) ==
               CHECKPOINT_CHUNK_OK);
