@@ -91,10 +91,11 @@ static void warn_suspect(struct node *n, uint64_t now_ms)
                  (long long)offset_ms, p->wall.count, p->count + p->votes);
     }
     if (p->pace_doubt.suspect) {
-        log_warn("clock: this node's monotonic clock runs %+lld ppm against the majority's: it does "
-                 "not lead while another voter can; check the time service and the clock source of "
-                 "this host",
-                 (long long)(-p->pace_ppb / 1000));
+        log_warn(
+            "clock: this node's monotonic clock runs %+lld ppm against the majority's: it does "
+            "not lead while another voter can; check the time service and the clock source of "
+            "this host",
+            (long long)(-p->pace_ppb / 1000));
     }
 }
 
@@ -223,10 +224,11 @@ void clock_watch_write_metrics(const struct node *n, struct text *t)
     metrics_single(t, "holdfast_clock_offset_seconds", "gauge",
                    "Own wall clock minus the one a majority agrees on; 0 when none does.",
                    (double)offset_ms / 1e3);
-    metrics_single(t, "holdfast_clock_suspect", "gauge",
-                   "1 while this node's clocks disagree with the majority's: it does not lead while "
-                   "others can.",
-                   clock_peers_suspect(p));
+    metrics_single(
+        t, "holdfast_clock_suspect", "gauge",
+        "1 while this node's clocks disagree with the majority's: it does not lead while "
+        "others can.",
+        clock_peers_suspect(p));
     metrics_single(t, "holdfast_clock_agreed", "gauge",
                    "1 while a majority of wall clocks agrees, as this node sees it.",
                    p->wall.found);
