@@ -4,6 +4,7 @@
 Usage: check.py BUILD [DIR…]      default: every v* beside this file
 """
 import json
+import lzma
 import pathlib
 import sys
 import tarfile
@@ -29,9 +30,10 @@ class Old(Cluster):
         self.id = self.golden["cluster_id"]
         self.stage._write("cluster.key", self.golden["cluster_key"] + "\n")
         if restored:
-            self.id = fresh
-            self.ctl("snapshot", "verify", directory / "snapshot")
-            self.ctl("snapshot", "restore", directory / "snapshot", "--data-dir", node.dir, "--id", "1",
+            self.id, snapshot = fresh, pathlib.Path(self.path("snapshot"))
+            snapshot.write_bytes(lzma.decompress((directory / "snapshot.xz").read_bytes()))
+            self.ctl("snapshot", "verify", snapshot)
+            self.ctl("snapshot", "restore", snapshot, "--data-dir", node.dir, "--id", "1",
                      "--cluster-id", fresh, "--member", node.member())
             return
         with tarfile.open(directory / "data.tar.xz") as tar:
