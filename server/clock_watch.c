@@ -141,7 +141,7 @@ static uint64_t find_successor(const struct node *n)
     for (size_t i = 0; i < info.peers_count; i++) {
         const struct replica_peer_info *p = &info.peers[i];
         bool can = p->member.id != info.id && p->member.role == REPLICA_VOTER && p->connected &&
-                   clock_peers_good(&n->clock.peers, p->member.id);
+                   !p->unwilling && clock_peers_good(&n->clock.peers, p->member.id);
         if (can && p->match_index > best_match) {
             best = p->member.id;
             best_match = p->match_index;
@@ -179,6 +179,11 @@ void clock_watch_tick(struct node *n, uint64_t now_ms)
     cluster_clock_tick(&n->clock, clock_monotonic_ns(), clock_wall_ms());
     if (n->clock.anchor != before) {
         clock_watch_anchored(n);
+    }
+    bool suspect = clock_peers_suspect(&n->clock.peers);
+    if (suspect != w->suspect) {
+        w->suspect = suspect;
+        node_note_willing(n);
     }
     warn_suspect(n, now_ms);
     warn_split(n, now_ms);

@@ -25,6 +25,7 @@ struct clock_watch {
     uint64_t members_ms, hand_over_ms;
     uint64_t warned_suspect_ms, warned_split_ms, warned_apart_ms; /* 0: not yet */
     uint64_t split_since_ms; /* no majority agrees since; 0: one does */
+    bool suspect;            /* as told to the replica: then this node is not willing to lead */
     uint64_t hand_overs_total;
 };
 
