@@ -88,10 +88,27 @@ void client_not_leader(struct client *c, struct client_node *from, uint64_t hint
     }
 }
 
+/* Where a further node goes: at the end, else in the place of one that was learned, is not reachable,
+ * and that nobody has named for a while: members come and go, and this client stays. Without a link
+ * nothing refers to a node. NULL: full. */
+static struct client_node *free_node(struct client *c)
+{
+    if (c->nodes_count < CLIENT_NODES_MAX) {
+        return &c->nodes[c->nodes_count++];
+    }
+    uint64_t now_ms = uv_now(c->loop);
+    for (size_t i = 0; i < c->nodes_count; i++) {
+        struct client_node *n = &c->nodes[i];
+        if (!n->given && n->link == NULL && now_ms - n->named_ms >= CLIENT_FORGET_MS) {
+            return n;
+        }
+    }
+    return NULL;
+}
+
 static void learn_member(struct client *c, const char *address)
 {
-    if (c->fixed_endpoints || c->nodes_count == CLIENT_NODES_MAX ||
-        strlen(address) >= CLIENT_ADDRESS_SIZE) {
+    if (c->fixed_endpoints || strlen(address) >= CLIENT_ADDRESS_SIZE) {
         return;
     }
     char host[ADDRESS_HOST_SIZE];
@@ -101,11 +118,15 @@ static void learn_member(struct client *c, const char *address)
     }
     for (size_t i = 0; i < c->nodes_count; i++) {
         if (c->nodes[i].port == port && strcmp(c->nodes[i].host, host) == 0) {
+            c->nodes[i].named_ms = uv_now(c->loop);
             return;
         }
     }
-    struct client_node *n = &c->nodes[c->nodes_count++];
-    *n = (struct client_node){.client = c, .port = port};
+    struct client_node *n = free_node(c);
+    if (n == NULL) {
+        return;
+    }
+    *n = (struct client_node){.client = c, .port = port, .named_ms = uv_now(c->loop)};
     memcpy(n->host, host, sizeof host);
     memcpy(n->address, address, strlen(address) + 1);
 }
@@ -357,6 +378,7 @@ int client_create(const struct client_config *config, struct client **out)
         struct client_node *n = &c->nodes[c->nodes_count++];
         const char *address = config->endpoints[i];
         n->client = c;
+        n->given = true;
         if (strlen(address) >= sizeof n->address || address_parse(address, n->host, &n->port) < 0 ||
             n->port == 0) {
             log_error("'%s' is not an address; write host:port with a numeric host", address);

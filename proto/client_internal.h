@@ -14,6 +14,7 @@
 #define CLIENT_FRAME_BYTES_MAX   (256u << 10) /* of one request that is sent */
 #define CLIENT_OUTPUT_SIZE_MAX   (32u << 20)  /* queued on one link */
 #define CLIENT_IDLE_TIMEOUT_MS   10000
+#define CLIENT_FORGET_MS         10000 /* a member that nobody names may be forgotten */
 #define CLIENT_RECONNECT_MS      250 /* between attempts while a leader is known */
 #define CLIENT_BUSY_RETRY_MIN_MS 5
 #define CLIENT_BUSY_RETRY_MAX_MS 1000
@@ -27,6 +28,8 @@ struct client_node {
     char host[ADDRESS_HOST_SIZE];
     uint16_t port;
     uint64_t id; /* 0: never connected */
+    bool given;        /* an endpoint of the configuration: never forgotten */
+    uint64_t named_ms; /* when a status last named it as a member */
     struct link *link;
     bool open;
     uint64_t next_connect_ms;

@@ -26,6 +26,7 @@
 #include "raft/replica_verify.h"
 #include "raft/transport.h"
 #include "raft/wal.h"
+#include "raft/wal_inspect.h"
 
 /* A disk that lags so far behind gets no new work: what is queued must stay a fraction of the log's own
  * bound, where it would block the loop. */
@@ -449,6 +450,11 @@ int replica_open(const struct replica_config *config, struct replica **replica)
         .write_deadline_ms = config->log_write_deadline_ms,
     };
     memcpy(wal_config.cluster_id, config->identity.cluster_id, sizeof wal_config.cluster_id);
+    struct wal_recovered nothing = {.fresh = true};
+    if (wal_inspect_is_missing(config->directory) && replica_check_past(config, NULL, &nothing) < 0) {
+        free(r); /* before a new log is made in the place of the lost one */
+        return -1;
+    }
     if (wal_open(NULL, &wal_config, durable_cb, r, &r->wal, &r->recovered) != 0) {
         free(r);
         return -1;

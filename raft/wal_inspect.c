@@ -161,6 +161,19 @@ static int recover(struct read_io *io, const struct names *names, const uint8_t 
     return rv;
 }
 
+bool wal_inspect_is_missing(const char *directory)
+{
+    struct read_io io;
+    struct names names;
+    int rv = open_directory(directory, &io, &names);
+    if (rv < 0) {
+        return rv == -ENOENT;
+    }
+    bool missing = names.count == 0;
+    close_directory(&io, &names);
+    return missing;
+}
+
 int wal_inspect_recover(const char *directory, const uint8_t cluster_id[static WAL_CLUSTER_ID_SIZE],
                         uint64_t node_id, struct wal_recovered *out, char error[static WAL_ERROR_SIZE])
 {

@@ -56,6 +56,9 @@ typedef void (*wal_inspect_cb)(void *ctx, const struct wal_inspect_segment *segm
 int wal_inspect(const char *directory, wal_inspect_cb record, void *ctx, struct wal_inspection *out);
 void wal_inspection_close(struct wal_inspection *i);
 
+/* No segment is there, or no directory. */
+bool wal_inspect_is_missing(const char *directory);
+
 /* Recovery as at a start, with the ids that the log must have, changing nothing. 0 with *out to be closed
  * (fresh: there is no segment), or -1 with error set. */
 int wal_inspect_recover(const char *directory, const uint8_t cluster_id[static WAL_CLUSTER_ID_SIZE],

@@ -151,12 +151,13 @@ static void segment_scan(struct replay *r, const uint8_t *data, uint64_t size, u
 static int segment_check_tail(struct replay *r, const char *name, uint64_t number,
                               const uint8_t *data, uint64_t size, uint64_t salt, uint64_t end)
 {
-    for (uint64_t offset = end; offset < size; offset += WAL_BLOCK_SIZE) {
+    for (uint64_t offset = end; offset < size; offset += WAL_SECTOR_SIZE) {
         const struct wal_write_header *h = (const void *)(data + offset);
         if (!wal_write_header_ok(h, salt)) {
             continue;
         }
-        if (h->sequence > r->sequence_next) {
+        /* A later write, or this one elsewhere: a write goes to the end and nowhere else. */
+        if (h->sequence > r->sequence_next || (h->sequence == r->sequence_next && offset != end)) {
             return wal_core_error(
                 r->core,
                 "%s offset %llu: the write with sequence %llu is damaged, but %llu follows it at "

@@ -242,9 +242,13 @@ static void client_start(struct disk_guard *g)
     const char *endpoints[REPLICA_MEMBERS_MAX];
     struct client_config config = {
         .loop = n->loop, .endpoints = endpoints, .node_id = n->options->id};
-    for (size_t i = 0; i < n->options->members_count; i++) {
-        if (n->options->members[i].id != n->options->id) {
-            endpoints[config.endpoints_count++] = n->options->members[i].node_address;
+    char addresses[REPLICA_MEMBERS_MAX][REPLICA_ENDPOINT_SIZE];
+    struct replica_info info;
+    replica_get_info(n->replica, &info);
+    for (size_t i = 0; i < info.peers_count; i++) {
+        uint64_t id = info.peers[i].member.id;
+        if (id != n->options->id && node_member_address(n, id, addresses[i])) {
+            endpoints[config.endpoints_count++] = addresses[i];
         }
     }
     memcpy(config.key, n->options->key, sizeof config.key);

@@ -143,6 +143,9 @@ static int parse(const char *path, const char *text, struct identity *i)
     }
     i->format = strcmp(line, FORMAT_LINE) == 0 ? 2 : strcmp(line, FORMAT_LINE_1) == 0 ? 1 : 0;
     if (i->format == 0) {
+        for (char *c = line; *c != '\0'; c++) {
+            *c = *c >= ' ' && *c <= '~' ? *c : '?';
+        }
         log_error("%s offset 0: '%.32s' is no format of this version (" FORMAT_LINE "): written by a "
                   "later version, or damaged. Use the version that wrote it. " ADVICE_REBUILD,
                   path, line);

@@ -57,8 +57,8 @@ static int load_checkpoint(struct start *s)
     }
     if (engine_initialized(s->engine) &&
         memcmp(engine_cluster_id(s->engine), o->cluster_id, LINK_CLUSTER_ID_SIZE) != 0) {
-        log_error("%s/checkpoint: is the state of another cluster: it was copied here; empty the "
-                  "data directory and let the node refill from its peers",
+        log_error("%s/checkpoint/gen-…/data.mdb: is the state of another cluster: it was copied here. "
+                  ADVICE_REBUILD,
                   o->data_dir);
         return -1;
     }

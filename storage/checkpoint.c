@@ -124,6 +124,15 @@ int64_t checkpoint_read_current(const char *directory)
                   path);
         return -1;
     }
+    char named[CHECKPOINT_PATH_SIZE + 32];
+    struct stat st;
+    snprintf(named, sizeof named, "%s/%s", directory, line);
+    if (stat(named, &st) < 0 && errno == ENOENT) {
+        log_error("%s offset 0: names %s, which is not there: one of the two was lost or damaged. If there "
+                  "is exactly one gen-… directory, its name and a newline belong here; else: " ADVICE_REBUILD,
+                  path, line);
+        return -1;
+    }
     return (int64_t)generation;
 }
 
@@ -267,9 +276,9 @@ static int open_generation(struct checkpoint *c, uint64_t generation)
     CHECK(mdb_txn_begin(c->env.env, NULL, MDB_RDONLY, &txn) == 0);
     int rv = checkpoint_env_read_meta(&c->env, txn, &c->meta);
     c->has_meta = rv == 0;
-    if (rv < 0) {
+    if (rv == -1) {
         log_error("%s/data.mdb: its meta record is damaged. " ADVICE_REBUILD, path);
-    } else {
+    } else if (rv >= 0) {
         rv = checkpoint_env_check_owner(&c->env, txn, &c->owner);
     }
     mdb_txn_abort(txn);

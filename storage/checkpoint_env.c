@@ -163,12 +163,27 @@ int checkpoint_meta_decode(struct checkpoint_meta *m, const void *data, size_t s
     return r.failed || reader_left(&r) != 0 || crc != crc32c(0, data, covered) ? -1 : 0;
 }
 
+/* The version of a meta record whose magic and checksum are right; ours of anything else, which
+ * checkpoint_meta_decode then finds damaged. Magic, version and a checksum at the end are in all. */
+static uint32_t meta_version(const uint8_t *data, size_t size)
+{
+    bool whole = size >= 12 && load_u32(data) == META_MAGIC &&
+                 load_u32(data + size - 4) == crc32c(0, data, size - 4);
+    return whole ? load_u32(data + 4) : CHECKPOINT_FORMAT_VERSION;
+}
+
 int checkpoint_env_read_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta)
 {
     MDB_val key = meta_key(), value;
     int rv = mdb_get(txn, e->meta, &key, &value);
     if (rv == MDB_NOTFOUND) {
         return 1;
+    }
+    if (rv == 0 && meta_version(value.mv_data, value.mv_size) != CHECKPOINT_FORMAT_VERSION) {
+        log_error("%s/data.mdb: checkpoint format %u, this program reads %u. Nothing was changed. Run the "
+                  "version of holdfast that wrote it, or one release before or after",
+                  e->path, meta_version(value.mv_data, value.mv_size), CHECKPOINT_FORMAT_VERSION);
+        return -2;
     }
     return rv != 0 || checkpoint_meta_decode(meta, value.mv_data, value.mv_size) < 0 ? -1 : 0;
 }
@@ -346,9 +361,10 @@ int checkpoint_env_walk(struct checkpoint_env *e, const char *path, checkpoint_b
     }
     int result = checkpoint_env_read_meta(e, txn, meta);
     if (result != 0) {
-        log_error(
-            "%s/data.mdb: its meta record is %s. " ADVICE_REBUILD,
-            path, result > 0 ? "missing" : "damaged");
+        if (result != -2) {
+            log_error("%s/data.mdb: its meta record is %s. " ADVICE_REBUILD, path,
+                      result > 0 ? "missing" : "damaged");
+        }
         result = -1;
     } else {
         result = walk_blocks(e, txn, path, put, ctx, &count);

@@ -43,7 +43,7 @@ int checkpoint_env_write_owner(struct checkpoint_env *e, MDB_txn *txn,
 /* 0, also when the environment does not say (none was written before ADR 0014), or -1 after logging. */
 int checkpoint_env_check_owner(struct checkpoint_env *e, MDB_txn *txn,
                                const struct checkpoint_owner *owner);
-/* 0, 1: there is none, -1: damaged (not logged). */
+/* 0, 1: there is none, -1: damaged (not logged), -2: whole, but of another version (logged). */
 int checkpoint_env_read_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta);
 /* Sets blocks_count and written_wall_ms, writes. Returns an LMDB error. */
 int checkpoint_env_write_meta(struct checkpoint_env *e, MDB_txn *txn, struct checkpoint_meta *meta);

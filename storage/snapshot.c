@@ -110,6 +110,11 @@ static void count(const struct engine *e, struct snapshot_contents *c)
     c->denials = stats.denials;
     c->idempotency_keys = stats.idempotency_keys;
     c->events_pending = stats.events;
+    c->last_event = engine_events_next(e) > 0 ? engine_events_next(e) - 1 : 0;
+    c->shards = engine_shards(e);
+    for (uint32_t i = 0; i < c->shards; i++) {
+        c->acked[i] = engine_events_acked(e, i);
+    }
 }
 
 /* The checksums are right: is what they cover a state, and a sound one? */

@@ -23,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "proto/limits.h"
 #include "storage/checkpoint.h"
 
 #define SNAPSHOT_FORMAT_VERSION 1u
@@ -81,6 +82,9 @@ struct snapshot_contents {
     uint64_t bytes; /* of the file */
     uint64_t skus, sales, users, orders, orders_pending, leases, denials, idempotency_keys;
     uint64_t events_pending; /* not in PostgreSQL when it was saved, as far as the cluster knew */
+    uint64_t last_event;     /* sequence; 0: there was none */
+    uint32_t shards;
+    uint64_t acked[SHARDS_MAX]; /* of each shard: what PostgreSQL was known to have */
 };
 
 /* Reads all of the file into a new engine, compares index and digest, and checks the invariants of

@@ -2,9 +2,11 @@
 """Backups of a cluster under load: saved from leader and follower, damaged in every way, restored into a new
 cluster that goes on selling and has nothing to do with the old one.
 
-Usage: backup.py BUILD [--rounds N]     N: how often a node is killed while it gives a snapshot (3)
+Usage: backup.py BUILD [--rounds N] [--only cluster|database]
+N: how often a node is killed while it gives a snapshot (2)
 """
 import argparse
+import glob
 import json
 import os
 import random
@@ -12,6 +14,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 import uuid
 
@@ -178,7 +181,7 @@ def strangers(old, new):
     # nothing and disturbs nobody.
     old_node.kill()
     new_node.kill()
-    new.wait_ready()
+    new.wait("another leader", lambda: any(s and s["role"] == "leader" for s in (n.status() for n in new.nodes[1:])))
     terms = {n.id: n.status()["term"] for n in new.nodes[1:]}
     old_node.start("--listen-raft", new_node.raft, "--log-level", "debug")
     old_node.process.wait_for(r"connection from node .*cluster")
@@ -186,10 +189,8 @@ def strangers(old, new):
     assert [r["connected"] for r in rows if r["id"] == 1] == [False], rows
     assert {n.id: n.status()["term"] for n in new.nodes[1:]} == terms
     old_node.kill()
-    new_node.start()
     old_node.start()
     old.wait_ready()
-    new.wait_ready()
 
 
 def serve(old, new, path, report, before, replayed):
@@ -240,6 +241,156 @@ def attempt(cluster, key, user):
     return answer.status, answer.json
 
 
+# ---- PostgreSQL ----
+
+class Database:
+    """A private PostgreSQL with our schema, if there is one to be had."""
+
+    def __init__(self, cluster):
+        self.script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "private_pg.sh")
+        self.dir = tempfile.mkdtemp(prefix="hf-pg-")
+        os.chmod(self.dir, 0o711)
+        done = subprocess.run(["sh", self.script, "start", self.dir], capture_output=True, text=True, timeout=120)
+        self.url = done.stdout.strip() if done.returncode == 0 else None
+        if done.returncode not in (0, 77):
+            raise AssertionError(done.stderr)
+        if self.url:
+            expect(cluster, OK, "migrate", "up", "--postgres-url", self.url)
+
+    def close(self):
+        subprocess.run(["sh", self.script, "stop", self.dir], capture_output=True, timeout=120)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def sql(self, statement):
+        psql = (sorted(glob.glob("/usr/lib/postgresql/*/bin/psql")) + ["psql"])[-1]
+        done = subprocess.run([psql, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.url, "-c", statement],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{statement}\n{done.stderr}"
+        return done.stdout.strip()
+
+
+def persisted(cluster):
+    row = json.loads(cluster.ctl("persist", "status", "-o", "json", check=False).stdout or "{}")
+    return row.get("connected") and row["events_pending"] == 0
+
+
+def place(cluster, key, user="buyer"):
+    status, answer = attempt(cluster, key, user)
+    assert status == 201, (status, answer)
+    return answer["order_id"]
+
+
+def adopt(build):
+    """A restored cluster and the database of the old one, which has seen more than the backup."""
+    old = Cluster(build, nodes=1)
+    database = Database(old)
+    if database.url is None:
+        progress("no PostgreSQL here: adopting is left out")
+        database.close()
+        old.close()
+        return
+    options = ["--postgres-url", database.url, "--shards", "4"]
+    old.node_options = options
+    new = Cluster(build, nodes=1, node_options=options)
+    path = old.path("backup")
+    try:
+        with old:
+            old.shop("S", "A", units=1000)
+            kept = [place(old, f"kept-{i}", f"user-{i}") for i in range(12)]
+            old.ctl("order", "pay", kept[0])
+            old.ctl("order", "cancel", kept[1])
+            old.ctl("eligibility", "grant", "S", "early")
+            old.ctl("eligibility", "grant", "S", "wavering")
+            old.wait("events in PostgreSQL", lambda: persisted(old))
+            before = database.sql(ROWS)
+            expect(old, OK, "snapshot", "save", path)
+            # What the backup does not have: new orders, payments and changes of old ones.
+            lost = [place(old, f"lost-{i}", f"user-{i}") for i in range(7)]
+            for order in (kept[2], kept[3], lost[0]):
+                old.ctl("order", "pay", order)
+            old.ctl("order", "refund", kept[0], "--restock", "--reason", "after the backup")
+            old.ctl("eligibility", "revoke", "S", "wavering")
+            old.ctl("eligibility", "grant", "S", "late")
+            old.wait("events in PostgreSQL", lambda: persisted(old))
+            assert database.sql(ROWS) != before
+            leaderless = old.node(1)
+            leaderless.kill()  # the disaster
+            node = new.node(1)
+            expect(new, OK, *restore_arguments(path, node.dir, 1, new.id, new.nodes))
+            node.start()
+            new.start_gateway()
+            new.wait_ready()
+            # The old rows are not mixed with the new ones before somebody says so.
+            new.wait("the database is refused", lambda: "another cluster" in new.ctl(
+                "persist", "status", "-o", "json", check=False).stdout)
+            place(new, "meanwhile", "patient")
+            arguments = ["persist", "adopt", path, "--cluster-id", new.id, "--postgres-url", database.url]
+            dry, _ = expect(new, OK, *arguments, "--dry-run")
+            assert (dry["orders"], dry["changed_orders"], dry["payments"], dry["eligibilities"], dry["adopted"]) == \
+                (7, 3, 3, 2, False), dry
+            expect(new, USAGE, *arguments)  # not confirmed
+            assert database.sql("SELECT count(*) FROM holdfast.set_aside") == "0"
+            # A backup of yet another cluster, and one that is younger than the database, are refused.
+            with_other_id = arguments[:4] + [old.id] + arguments[5:]
+            _, said = expect(new, REFUSED, *with_other_id, "--yes")
+            assert "has it already" in said, said
+            database.sql("UPDATE holdfast.watermark SET sequence = sequence - 1000")
+            _, said = expect(new, REFUSED, *arguments, "--yes") if report_acked(old, path) else (None, "lack events")
+            assert "lack events" in said, said
+            database.sql("UPDATE holdfast.watermark SET sequence = sequence + 1000")
+            done, _ = expect(new, OK, *arguments, "--yes")
+            assert {**done, "adopted": False} == dry, (done, dry)
+            assert database.sql("SELECT count(*) FROM holdfast.set_aside WHERE kind = 'order'") == "7"
+            _, said = expect(new, REFUSED, *arguments, "--yes")
+            assert "belongs to" in said, said
+            new.wait("events in PostgreSQL", lambda: persisted(new))
+            # As it was at the backup, and what came since.
+            rows = [r for r in database.sql(ROWS).splitlines() if "patient" not in r]
+            assert rows == before.splitlines(), "\n".join(rows) + "\n---\n" + before
+            again = place(new, "lost-0", "user-0")
+            assert again not in lost + kept
+            new.ctl("order", "pay", kept[2])
+            new.ctl("order", "cancel", kept[4])
+            new.ctl("eligibility", "revoke", "S", "early")
+            expect(new, OK, "audit", "--postgres-url", database.url)
+            # The old cluster comes back from the dead: it writes nothing.
+            rows = database.sql(ROWS)
+            leaderless.start()
+            old.wait_ready()
+            place(old, "from-the-dead", "zombie")
+            old.wait("the database is refused", lambda: "another cluster" in old.ctl(
+                "persist", "status", "-o", "json", check=False).stdout)
+            assert database.sql(ROWS) == rows
+            expect(new, OK, "audit", "--postgres-url", database.url)
+            wrong = new.close()
+            assert not wrong, wrong
+    except BaseException:
+        for p in new.processes:
+            print(f"--- new {p.name} ---", *p.lines[-25:], sep="\n", flush=True)
+        new.close()
+        raise
+    finally:
+        database.close()
+
+
+def report_acked(cluster, path):
+    """Whether the snapshot knows of anything that PostgreSQL has."""
+    verified, _ = expect(cluster, OK, "snapshot", "verify", path)
+    return verified["events_pending"] < verified["last_event"]
+
+
+ROWS = """
+SELECT concat_ws(' ', id, status, version, amount, created_at, changed_at, created_index, changed_index, user_id,
+                 restocked, reason) FROM holdfast.orders
+UNION ALL SELECT concat_ws(' ', 'line', l.order_id, l.line, l.quantity, l.sku, o.user_id)
+    FROM holdfast.order_lines l JOIN holdfast.orders o ON o.id = l.order_id
+UNION ALL SELECT concat_ws(' ', 'pay', sequence, order_id, amount, payment_id) FROM holdfast.payments
+UNION ALL SELECT concat_ws(' ', 'right', sale_id, user_id, granted, sequence, log_index, changed_at)
+    FROM holdfast.eligibilities
+UNION ALL SELECT concat_ws(' ', 'event', sequence, id, payload) FROM holdfast.outbox ORDER BY 1
+"""
+
+
 def progress(what, begun=time.monotonic()):
     print(f"{time.monotonic() - begun:6.1f} s  {what}", flush=True)
 
@@ -247,8 +398,18 @@ def progress(what, begun=time.monotonic()):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=("cluster", "database"))
     arguments = parser.parse_args()
+    if arguments.only != "database":
+        files_and_clusters(arguments)
+    if arguments.only != "cluster":
+        progress("adopting a database")
+        adopt(arguments.build)
+    progress("ok")
+
+
+def files_and_clusters(arguments):
     with Cluster(arguments.build) as old:
         old.shop("S", "A", units=1000000)
         status, answer = attempt(old, "before-the-backup", "somebody")
@@ -281,7 +442,6 @@ def main():
         assert not wrong, wrong
         progress("killing")
         kill_the_giver(old, arguments.rounds)
-    progress("ok")
 
 
 if __name__ == "__main__":

@@ -329,6 +329,44 @@ class Nodes(Case):
         self.assertEqual(CLUSTER.leader(), leader)
         self.expect(UNREACHABLE, "node", "undrain", "8", "--timeout", "1s", says="node 8")
 
+    def test_members(self):
+        e = self.expect
+        for arguments in (["add"], ["add", "4", "127.0.0.1:1"], ["add", "four", "127.0.0.1:1", "127.0.0.1:2"],
+                          ["add", "0", "127.0.0.1:1", "127.0.0.1:2"], ["promote"], ["demote", "x", "--yes"],
+                          ["remove", "--yes"], ["replace", "1", "4", "--yes"],
+                          ["add", "4", "127.0.0.1:1", "127.0.0.1:2", "--as", "voter"],
+                          ["demote", "1", "--to", "voter", "--yes"], ["promote", "1", "--wait", "long"]):
+            e(USAGE, "member", *arguments)
+        for wrong in ("127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "0.0.0.0:1", "[::]:1", "::1:7001", "host:1", ""):
+            e(USAGE, "member", "add", "4", wrong, "127.0.0.1:2", says="is not an address")
+            e(USAGE, "member", "add", "4", "127.0.0.1:2", wrong, says="is not an address")
+        e(USAGE, "member", "add", "4", "127.0.0.1:1", "127.0.0.1:1", says="both addresses")
+        e(USAGE, "member", "replace", "2", "2", "127.0.0.1:1", "127.0.0.1:2", "--yes", says="id of its own")
+        for action in ("demote", "remove"):
+            e(USAGE, "member", action, "3", says="--confirm 3")
+            e(USAGE, "member", action, "3", "--confirm", "2", says="nothing was done")
+        e(REFUSED, "member", "promote", "4", says="member add 4")
+        e(REFUSED, "member", "demote", "4", "--yes", says="no member")
+        e(REFUSED, "member", "replace", "4", "5", "127.0.0.1:1", "127.0.0.1:2", "--yes", says="neither")
+        e(OK, "member", "remove", "4", "--yes", says="no member")
+        members = {m["id"]: m for m in CLUSTER.json("member", "list")}
+        self.assertTrue(all(m["node_address"] and m["raft_address"] for m in members.values()))
+        e(REFUSED, "member", "add", "4", members[1]["raft_address"], "127.0.0.1:2", says="another member listens")
+        e(REFUSED, "member", "add", "1", "127.0.0.1:1", "127.0.0.1:2", says="is a member already")
+        added = CLUSTER.json("member", "add", "4", "127.0.0.1:1", "[::1]:2", "--as", "spare")
+        self.assertEqual((added["role"], added["raft_address"], added["node_address"]),
+                         ("spare", "127.0.0.1:1", "[::1]:2"))
+        e(REFUSED, "member", "demote", "4", "--yes", says="member promote 4")
+        e(FAILURE, "member", "promote", "4", "--wait", "200ms", says="is not connected yet")
+        self.assertEqual(CLUSTER.json("member", "demote", "4", "--to", "spare", "--yes")["role"], "spare")
+        self.assertEqual(CLUSTER.json("member", "remove", "4", "--confirm", "4")["role"], "removed")
+        leader = CLUSTER.leader()
+        self.assertEqual(CLUSTER.json("member", "demote", leader, "--yes")["role"], "standby")  # it hands over first
+        self.assertNotEqual(CLUSTER.leader(), leader)
+        self.assertEqual(CLUSTER.json("member", "promote", leader)["role"], "voter")
+        e(OK, "member", "move-leader", leader, "--yes")
+        self.assertEqual([m["role"] for m in CLUSTER.json("member", "list")], ["voter"] * 3)
+
     def test_unreachable(self):
         key = CLUSTER.info["secrets"]["cluster_key_file"]
         wrong = os.path.join(BASE, "wrong-key")

@@ -17,14 +17,11 @@ from network import Network
 from node_link import NO_CLUSTER, SERVICE_RAFT, Link, crc32c, message
 
 BUILD = None
-NODE_STATUS, METRICS, SUBMIT = 40, 46, 10
+SUBMIT = 10
 
 
 def metric(cluster, node, name):
-    link = Link(int(node.address.rpartition(":")[2]), bytes.fromhex(open(cluster.path("cluster.key")).read()))
-    text = link.ask(METRICS)[46].decode()
-    link.close()
-    for line in text.splitlines():
+    for line in cluster.ctl("node", "metrics", node.id).stdout.splitlines():
         if line.rpartition(" ")[0] == name:
             return float(line.rpartition(" ")[2])
     raise AssertionError(f"no metric {name}")
@@ -264,6 +261,22 @@ def patch_blocks(path, key, change):
     path.write_bytes(data)
 
 
+def patch_meta(path):
+    """Every meta record in an LMDB file: "HCKP", u32 version, ..., u32 crc32c of all before."""
+    data, count = bytearray(path.read_bytes()), 0
+    at = data.find(b"checkpointHCKP")
+    while at >= 0:
+        size = struct.unpack_from("<HH", data, at - 8)
+        size, value = size[0] | size[1] << 16, at + 10
+        if size <= 4096 and struct.unpack_from("<I", data, value + size - 4)[0] == crc32c(bytes(data[value:value + size - 4])):
+            struct.pack_into("<I", data, value + 4, 99)
+            struct.pack_into("<I", data, value + size - 4, crc32c(bytes(data[value:value + size - 4])))
+            count += 1
+        at = data.find(b"checkpointHCKP", at + 1)
+    assert count > 0, "no meta record"
+    path.write_bytes(data)
+
+
 def test_newer_files_are_refused():
     with Cluster(BUILD, nodes=1, node_options=["--checkpoint-interval", "1s"], gateway=False) as c:
         node = c.node(1)
@@ -283,6 +296,9 @@ def test_newer_files_are_refused():
         identity = directory / "identity"
         identity.write_text("holdfast-node 99\n" + identity.read_text().split("\n", 1)[1])
         expect_refusal(c, node, r"identity.*version that wrote it")
+        again()
+        patch_meta(next(directory.glob("checkpoint/gen-*/data.mdb")))
+        expect_refusal(c, node, r"checkpoint format 99, this program reads \d+.*Run the version")
         again()
         patch_blocks(next(directory.glob("checkpoint/gen-*/data.mdb")), 0,
                      lambda content: struct.pack_into("<Q", content, 0, 99))

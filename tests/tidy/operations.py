@@ -7,6 +7,8 @@ Usage: operations.py ROOT     Prints each finding as path:line: what; exits 1 if
   file (a function, `Class.method`, or a name that the file quotes); problem codes are those of gateway/problem.c.
 - docs/operations/*.md and the matrix: every metric `holdfast_...` is written somewhere; every `holdfastctl A B` stands
   in docs/cli.md.
+- the matrix: each sentence in code style (with a space) is one that a program prints; … and numbers stand for what it
+  fills in.
 """
 import pathlib
 import re
@@ -17,7 +19,7 @@ CASE = re.compile(r"`(tests/[\w./-]+):([\w.]+)`")
 METRIC = re.compile(r"\bholdfast_[a-z0-9_]+\b")
 CODE = re.compile(r"\b(?:4\d\d|5\d\d) `([A-Z_]+)`")
 COMMAND = re.compile(r"holdfastctl ([a-z]+)(?: ([a-z][a-z-]+))?")
-SOURCES = ("base", "server", "gateway", "storage", "raft", "engine", "tools")
+SOURCES = ("base", "proto", "server", "gateway", "storage", "raft", "engine", "tools")
 
 
 def defined(text, case):
@@ -55,6 +57,21 @@ def matrix(root):
                 yield f"{MATRIX}:{number}: no problem has the code {code}"
 
 
+def sentences(root):
+    """What operators are told to look for in a log must be what the log says."""
+    if not (root / MATRIX).exists():
+        return
+    code = "\n".join(p.read_text() for top in SOURCES for p in sorted((root / top).rglob("*.[ch]")))
+    code = re.sub(r'"\s*\n\s*"', "", code)
+    for number, line in rows((root / MATRIX).read_text().splitlines()):
+        for text in line.split("`")[1::2]:
+            if " " not in text or COMMAND.match(text) or re.match(r"[a-z]+ [a-z-]+$", text):
+                continue  # a command, with or without its program's name
+            for piece in re.split(r"…|[0-9]+", text):
+                if len(piece.strip()) > 3 and piece.strip() not in code:
+                    yield f"{MATRIX}:{number}: nothing says {piece.strip()!r}"
+
+
 def names(root):
     pages = [p for p in [root / MATRIX, *sorted((root / "docs/operations").glob("*.md"))] if p.exists()]
     code = "\n".join(p.read_text() for top in SOURCES for p in sorted((root / top).rglob("*.[ch]")))
@@ -73,7 +90,7 @@ def names(root):
 
 def main():
     root = pathlib.Path(sys.argv[1]).resolve()
-    findings = [*matrix(root), *names(root)]
+    findings = [*matrix(root), *sentences(root), *names(root)]
     print("\n".join(findings) or "no finding")
     return 1 if findings else 0
 

@@ -20,6 +20,8 @@ CASES = [
     ("called, not defined", {"docs/failure-matrix.md": HEAD + "| x | y | `tests/a.py:test_y` |\n", "tests/a.py": "test_y()\n"},
      "has no case test_y"),
     ("code", {"docs/failure-matrix.md": GOOD.replace("NO_LEADER", "NO_IDEA")}, "no problem has the code NO_IDEA"),
+    ("sentence", {"docs/failure-matrix.md": GOOD.replace("503", "`raft: node 3 sings` 503"),
+                  "server/status.c": 'log("raft: "\n    "node %llu is lost");\n"holdfast_has_leader"\n'}, "nothing says 'sings'"),
     ("metric", {"docs/operations/a.md": "`holdfast_mood`\n"}, "no metric holdfast_mood"),
     ("command", {"docs/operations/a.md": "`holdfastctl member eat`\n"}, "no command holdfastctl member eat"),
 ]

@@ -210,6 +210,12 @@ static const struct ctl_parameter member_replace_operands[] = {
     {"postgres-url", CTL_TEXT, "URL", "libpq URL without a password (use PGPASSFILE)",             \
      .environment = "HOLDFAST_POSTGRES_URL"}
 static const struct ctl_parameter migrate_options[] = {POSTGRES_URL};
+static const struct ctl_parameter persist_adopt_options[] = {
+    POSTGRES_URL,
+    {"cluster-id", CTL_TEXT, "UUID", "the restored cluster's id, as given to snapshot restore",
+     .flags = CTL_REQUIRED},
+    {"dry-run", CTL_FLAG, NULL, "say what would be set aside, and change nothing"},
+};
 static const struct ctl_parameter audit_options[] = {
     POSTGRES_URL,
     {"no-postgres", CTL_FLAG, NULL, "compare the nodes only"},
@@ -475,6 +481,10 @@ const struct ctl_command ctl_commands[] = {
      OPERANDS(node_operand), .role = CTL_OPERATOR, .severe = true, .run = node_drain_run},
     {"node undrain", "let a node lead again", "Ends a drain.", "holdfastctl node undrain 2\n",
      OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_undrain},
+    {"node metrics", "print a node's metrics",
+     "In the text format of Prometheus, for its textfile collector or a small exporter; --output does\n"
+     "not change it.",
+     "holdfastctl node metrics 2\n", OPERANDS(node_operand), .role = CTL_OPERATOR, .run = node_metrics},
     {"node verify", "check a data directory without starting the node",
      "Reads identity, checkpoint and log of a node that does not run, and changes nothing: checksums,\n"
      "structure, the digest of the whole state, and whether the parts belong together. Exit status 0: a\n"
@@ -546,6 +556,18 @@ const struct ctl_command ctl_commands[] = {
     {"persist status", "show how far PostgreSQL is",
      "Asks the leader, whose persister writes. Exit status 1 when it has no connection.",
      "holdfastctl persist status\n", .role = CTL_OPERATOR, .run = persist_status},
+    {"persist adopt", "give PostgreSQL to a restored cluster",
+     "Puts the database of the cluster that the snapshot FILE is of back to the snapshot's log index, in\n"
+     "one transaction, and makes it the restored cluster's: rows that are younger go into the table\n"
+     "holdfast.set_aside, orders that changed since go back to what they were. Until then a restored\n"
+     "cluster's nodes refuse this database. The old cluster can write nothing here afterwards: run it\n"
+     "when that cluster is gone for good. --dry-run shows how much it is about.",
+     "holdfastctl persist adopt shop.snapshot --cluster-id 3c7a8a4e-62c8-4c3f-9f3b-0f6f1f0f7a11 "
+     "--postgres-url postgresql://holdfast@db1/shop --dry-run\n"
+     "holdfastctl persist adopt shop.snapshot --cluster-id 3c7a8a4e-62c8-4c3f-9f3b-0f6f1f0f7a11 "
+     "--postgres-url postgresql://holdfast@db1/shop --yes\n",
+     OPERANDS(snapshot_operands), PARAMETERS(persist_adopt_options), .role = CTL_LOCAL, .severe = true,
+     .run = persist_adopt},
 
     {"audit", "prove that every unit is accounted for",
      "Checks on every node: the invariants by a full scan, digests equal at one log index,\n"

@@ -369,12 +369,13 @@ enum ctl_exit snapshot_verify(struct ctl *ctl)
         return CTL_FAILURE;
     }
     json_t *record = describe(path, &header, c.bytes);
-    json_t *more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "skus",
+    json_t *more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "skus",
                              (json_int_t)c.skus, "sales", (json_int_t)c.sales, "users",
                              (json_int_t)c.users, "orders", (json_int_t)c.orders, "orders_pending",
                              (json_int_t)c.orders_pending, "leases", (json_int_t)c.leases,
                              "denials", (json_int_t)c.denials, "events_pending",
-                             (json_int_t)c.events_pending, "whole", 1);
+                             (json_int_t)c.events_pending, "last_event",
+                             (json_int_t)c.last_event, "whole", 1);
     json_object_update(record, more);
     json_decref(more);
     output_record(&ctl->output, columns, ARRAY_COUNT(columns), record);
