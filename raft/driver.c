@@ -445,6 +445,7 @@ void driver_tick(struct driver *d, uint64_t now_ms)
 {
     driver_begin_event(d, now_ms);
     driver_send_idle_appends(d);
+    log_cache_release(&d->cache, DRIVER_RELEASE_ENTRIES);
     if (d->behind) {
         d->behind = false;
         update_commit(d);

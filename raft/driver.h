@@ -92,6 +92,7 @@ struct driver_config {
 #define DRIVER_APPLY_SIZE_MAX                                                                      \
     (1u << 20) /* bytes of entries applied in one go, then the caller gets his turn */
 #define DRIVER_APPLY_ENTRIES_MAX 1024u
+#define DRIVER_RELEASE_ENTRIES   1024u /* of trimmed entries freed in one tick */
 #define DRIVER_APPEND_SIZE_MAX    (1u << 20) /* bytes of entries in one message */
 #define DRIVER_TRANSFER_MEMORY_MS 5000u      /* who did not take over comes last for so long */
 #define DRIVER_HELD_MESSAGES_MAX  8192u /* waiting for a vote to be durable; more are dropped */

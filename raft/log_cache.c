@@ -49,6 +49,7 @@ void log_cache_init(struct log_cache *c, uint64_t base)
     CHECK(c->ring != NULL);
     c->base = base;
     c->last = base;
+    c->released = base;
 }
 
 void log_cache_close(struct log_cache *c)
@@ -65,7 +66,7 @@ static void log_cache_grow(struct log_cache *c)
     larger.capacity = c->capacity * 2;
     larger.ring = calloc(larger.capacity, sizeof *larger.ring);
     CHECK(larger.ring != NULL);
-    for (uint64_t index = c->base + 1; index <= c->last; index++) {
+    for (uint64_t index = c->released + 1; index <= c->last; index++) {
         *log_cache_slot(&larger, index) = *log_cache_slot(c, index);
     }
     free(c->ring);
@@ -76,7 +77,8 @@ void log_cache_append(struct log_cache *c, const struct record_header *record, s
                       uint64_t ticket)
 {
     CHECK(record->index == c->last + 1);
-    if (c->last - c->base == c->capacity) {
+    log_cache_release(c, LOG_CACHE_RELEASE_APPEND);
+    if (c->last - c->released == c->capacity) {
         log_cache_grow(c);
     }
     batch_retain(b);
@@ -98,17 +100,29 @@ void log_cache_truncate(struct log_cache *c, uint64_t index)
 
 void log_cache_trim(struct log_cache *c, uint64_t index)
 {
-    while (c->base < index && c->base < c->last) {
-        c->base++;
-        batch_release(log_cache_slot(c, c->base)->batch);
+    if (index > c->last) {
+        index = c->last;
+    }
+    if (index > c->base) {
+        c->base = index;
+    }
+}
+
+void log_cache_release(struct log_cache *c, size_t count)
+{
+    for (; count > 0 && c->released < c->base; count--) {
+        c->released++;
+        batch_release(log_cache_slot(c, c->released)->batch);
     }
 }
 
 void log_cache_reset(struct log_cache *c, uint64_t base)
 {
     log_cache_trim(c, c->last);
+    log_cache_release(c, SIZE_MAX);
     c->base = base;
     c->last = base;
+    c->released = base;
 }
 
 const struct log_cache_entry *log_cache_get(const struct log_cache *c, uint64_t index)

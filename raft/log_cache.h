@@ -5,8 +5,8 @@
  * entry of the cache, no write of the log and no held message refers to it any more.
  * What it refuses: to know the core, the disk or the network. Single-threaded.
  *
- *     base            first                        last
- *      |  trimmed  |    e    e    e    e    e    e    |
+ *     released        base   first                 last
+ *      |  trimmed, not yet freed  |    e    e    e    e
  *
  * `base` is the index before the first entry. An empty cache has last == base.
  *
@@ -54,8 +54,11 @@ struct log_cache {
     struct log_cache_entry *ring;
     size_t capacity; /* a power of two */
     uint64_t base, last;
+    uint64_t released; /* trimmed entries up to here have given their memory back; ≤ base */
     uint64_t bytes; /* end of the last entry */
 };
+
+#define LOG_CACHE_RELEASE_APPEND 8u /* trimmed entries given back with each one that is added */
 
 void log_cache_init(struct log_cache *c, uint64_t base);
 void log_cache_close(struct log_cache *c);
@@ -65,8 +68,12 @@ void log_cache_append(struct log_cache *c, const struct record_header *record, s
                       uint64_t ticket);
 /* Drops the entries from index on. */
 void log_cache_truncate(struct log_cache *c, uint64_t index);
-/* Drops the entries up to and including index; what is beyond last is not an error. */
+/* Drops the entries up to and including index; what is beyond last is not an error. Their memory is
+ * given back later, little by little, with entries that are added and by log_cache_release: freeing
+ * fifty thousand in one go would hold the loop for milliseconds. */
 void log_cache_trim(struct log_cache *c, uint64_t index);
+/* Gives back the memory of up to count trimmed entries. */
+void log_cache_release(struct log_cache *c, size_t count);
 /* Drops everything and starts again behind base. */
 void log_cache_reset(struct log_cache *c, uint64_t base);
 

@@ -19,6 +19,7 @@ _Static_assert(RECORD_DATA_SIZE_MAX == REPLICA_ENTRY_SIZE_MAX, "one limit, two n
 #define FLAG_VOTE_GRANTED 1u
 #define FLAG_CLOCK        1u
 #define FLAG_CLOCK_LEADS  2u
+#define FLAG_CLOCK_SUSPECT 4u
 
 /* As on the wire. What a, b, c and d mean depends on the kind. */
 struct header {
@@ -145,7 +146,8 @@ void message_encode(const struct message_out *m, void *at)
         h.b = m->index;
     }
     if (h.kind == MESSAGE_PONG && m->clock.monotonic_ns != 0) {
-        h.flags = (uint16_t)(FLAG_CLOCK | (m->clock.leads ? FLAG_CLOCK_LEADS : 0));
+        h.flags = (uint16_t)(FLAG_CLOCK | (m->clock.leads ? FLAG_CLOCK_LEADS : 0) |
+                             (m->clock.suspect ? FLAG_CLOCK_SUSPECT : 0));
         h.b = m->clock.monotonic_ns;
         h.c = m->clock.wall_ms;
         h.d = m->clock.cluster_ns;
@@ -300,7 +302,8 @@ int message_decode(const void *data, size_t size, struct message *m)
         m->term = h.term;
         m->seq = h.a;
         if ((h.flags & FLAG_CLOCK) != 0) {
-            m->clock = (struct message_clock){h.b, h.c, h.d, (h.flags & FLAG_CLOCK_LEADS) != 0};
+            m->clock = (struct message_clock){h.b, h.c, h.d, (h.flags & FLAG_CLOCK_LEADS) != 0,
+                                              (h.flags & FLAG_CLOCK_SUSPECT) != 0};
         }
         return size == 0 && h.d < NUMBER_MAX ? 0 : -1;
     default:

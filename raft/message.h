@@ -61,6 +61,7 @@ struct message_clock {
     uint64_t wall_ms;
     uint64_t cluster_ns; /* the cluster's time, as it knows it; 0: it does not */
     bool leads;          /* in `term`, and the cluster's time is its own */
+    bool suspect;        /* the sender finds that its clocks disagree with the majority's */
 };
 
 /* A decoded message. Everything is borrowed from the frame. */

@@ -314,7 +314,8 @@ static void clock_read_cb(void *ctx, struct message_clock *clock, uint64_t *term
     if (r->hooks.clock_read != NULL) {
         struct replica_clock own = {0};
         r->hooks.clock_read(r->ctx, &own);
-        *clock = (struct message_clock){own.monotonic_ns, own.wall_ms, own.cluster_ns, own.leads};
+        *clock = (struct message_clock){own.monotonic_ns, own.wall_ms, own.cluster_ns, own.leads,
+                                        own.suspect};
         *term = own.term;
     }
 }
@@ -325,7 +326,7 @@ static void clock_sample_cb(void *ctx, uint64_t id, const struct message_clock *
     struct replica *r = ctx;
     if (!r->closing && r->hooks.clock_sample != NULL) {
         struct replica_clock sample = {clock->monotonic_ns, clock->wall_ms, clock->cluster_ns, term,
-                                       clock->leads};
+                                       clock->leads, clock->suspect};
         r->hooks.clock_sample(r->ctx, id, &sample, sent_ns, received_ns);
     }
 }

@@ -74,6 +74,7 @@ struct replica_clock {
     uint64_t cluster_ns; /* the cluster's time, as it knows it; 0: it does not */
     uint64_t term;       /* its own */
     bool leads;          /* in that term, and the cluster's time is its own */
+    bool suspect;        /* it finds that its clocks disagree with the majority's */
 };
 
 /* What the server gives. Every hook runs on the loop's thread and must not block; none may call back

@@ -3,16 +3,6 @@
 
 #include "base/check.h"
 
-static bool meets(const struct clock_interval *a, const struct clock_interval *b)
-{
-    return a->low <= b->high && b->low <= a->high;
-}
-
-bool clock_agrees(const struct clock_agreed *agreed, const struct clock_interval *interval)
-{
-    return agreed->found && meets(&agreed->interval, interval);
-}
-
 /* How many hold the point. */
 static size_t holders(const struct clock_interval *sources, size_t count, int64_t point)
 {
@@ -21,6 +11,21 @@ static size_t holders(const struct clock_interval *sources, size_t count, int64_
         holding += sources[i].low <= point && point <= sources[i].high;
     }
     return holding;
+}
+
+bool clock_agrees(const struct clock_agreed *agreed, const struct clock_interval *interval)
+{
+    const struct clock_interval *sources = agreed->sources;
+    if (!agreed->found) {
+        return false;
+    }
+    /* If there is such a point in it, then where a source begins, or where it begins itself. */
+    bool agrees = holders(sources, agreed->sources_count, interval->low) >= agreed->needed;
+    for (size_t i = 0; i < agreed->sources_count && !agrees; i++) {
+        agrees = interval->low <= sources[i].low && sources[i].low <= interval->high &&
+                 holders(sources, agreed->sources_count, sources[i].low) >= agreed->needed;
+    }
+    return agrees;
 }
 
 /* The place where the intersection that begins at `point` ends: the first end of a holder. */
@@ -58,11 +63,12 @@ void clock_agree(const struct clock_interval *sources, size_t count, size_t need
 {
     CHECK(count <= CLOCK_SOURCES_MAX);
     CHECK(needed > 0);
-    *agreed = (struct clock_agreed){.found = false};
+    *agreed = (struct clock_agreed){.sources_count = count, .needed = needed};
     /* The most sources hold some point where one of them begins. */
     size_t most = 0;
     for (size_t i = 0; i < count; i++) {
         CHECK(sources[i].low <= sources[i].high);
+        agreed->sources[i] = sources[i];
         size_t holding = holders(sources, count, sources[i].low);
         int64_t end = end_of(sources, count, sources[i].low);
         if (holding > most) {
@@ -80,13 +86,13 @@ void clock_agree(const struct clock_interval *sources, size_t count, size_t need
     if (most < needed) {
         return;
     }
+    agreed->found = true;
     int64_t middles[CLOCK_SOURCES_MAX];
     for (size_t i = 0; i < count; i++) {
-        if (meets(&sources[i], &agreed->interval)) {
+        if (clock_agrees(agreed, &sources[i])) {
             middles[agreed->count++] = middle_of(&sources[i]);
         }
     }
-    agreed->found = true;
     agreed->value = median(middles, agreed->count);
     if (agreed->value < agreed->interval.low) {
         agreed->value = agreed->interval.low;

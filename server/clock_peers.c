@@ -13,6 +13,9 @@
 #define AGE_ERROR (1000000 / (2 * CLOCK_DRIFT_PPM))
 #define JUMP_NS   (100 * NS_PER_MS)
 
+_Static_assert(CLOCK_WALL_STALE_MS < CLOCK_SUSPECT_AFTER_MS,
+               "a step of all wall clocks makes nobody suspect");
+
 void clock_peers_init(struct clock_peers *p)
 {
     memset(p, 0, sizeof *p);
@@ -92,6 +95,7 @@ const struct clock_lead *clock_peers_sample(struct clock_peers *p, uint64_t id,
         peer->leads_count++;
     }
     peer->wall_ns = s->peer_wall_ms * NS_PER_MS - (int64_t)s->peer_ns;
+    peer->suspect = s->peer_suspect;
     peer->knows_cluster = s->peer_cluster_ns != 0;
     peer->cluster_ns = s->peer_cluster_ns - (int64_t)s->peer_ns;
     return to;
@@ -107,6 +111,8 @@ static void choose_best(struct clock_peer *peer, uint64_t now_ns)
 {
     const struct clock_lead *last = newest(peer);
     peer->fresh = last != NULL && age_of(last, now_ns) < (int64_t)CLOCK_STALE_MS * NS_PER_MS;
+    peer->wall_fresh =
+        last != NULL && age_of(last, now_ns) < (int64_t)CLOCK_WALL_STALE_MS * NS_PER_MS;
     if (!peer->fresh) {
         peer->based = false;
         return;
@@ -206,7 +212,11 @@ static void evaluate_pace(struct clock_peers *p, uint64_t now_ns)
     p->pace_sources = count;
     clock_agree(sources, count, clock_peers_needed(p), &p->pace);
     if (!p->pace.found) {
-        return; /* the last pace goes on, and the last judgements */
+        /* The last pace goes on, and the last judgements. A window that has only just begun says
+         * nothing, and that is no break. */
+        bool young = now_ns - p->window_ns < (uint64_t)CLOCK_WINDOW_SPLIT_MS * NS_PER_MS;
+        p->pace_doubt.opposite = p->pace_doubt.opposite && young;
+        return;
     }
     p->pace_ppb = p->pace.value > PPB_MAX    ? PPB_MAX
                   : p->pace.value < -PPB_MAX ? -PPB_MAX
@@ -258,19 +268,23 @@ static void evaluate_wall(struct clock_peers *p, uint64_t now_ns)
     }
     for (size_t i = 0; i < p->count; i++) {
         const struct clock_peer *peer = &p->peers[i];
-        if (peer->fresh) {
+        if (peer->wall_fresh) {
             int64_t error = peer->best.error_ns + age_of(&peer->best, now_ns) / AGE_ERROR;
             sources[count++] = wall_interval(wall_of(peer), error);
         }
     }
     clock_agree(sources, count, clock_peers_needed(p), &p->wall);
     if (!p->wall.found) {
+        p->wall_doubt.opposite = false;
         return;
     }
     doubt_update(&p->wall_doubt, clock_agrees(&p->wall, &own), now_ns);
     for (size_t i = 0; i < p->count; i++) {
-        struct clock_interval wall = wall_interval(wall_of(&p->peers[i]), p->peers[i].best.error_ns);
-        p->peers[i].wall_good = p->peers[i].fresh && clock_agrees(&p->wall, &wall);
+        struct clock_peer *peer = &p->peers[i];
+        struct clock_interval wall = wall_interval(wall_of(peer), peer->best.error_ns);
+        if (peer->wall_fresh) {
+            peer->wall_good = clock_agrees(&p->wall, &wall);
+        }
     }
 }
 
@@ -300,12 +314,19 @@ bool clock_peers_suspect(const struct clock_peers *p)
     return p->wall_doubt.suspect || p->pace_doubt.suspect;
 }
 
+bool clock_peers_disagrees(const struct clock_peers *p)
+{
+    return (p->wall_doubt.suspect && !p->wall_doubt.opposite) ||
+           (p->pace_doubt.suspect && !p->pace_doubt.opposite);
+}
+
 bool clock_peers_good(const struct clock_peers *p, uint64_t id)
 {
     for (size_t i = 0; i < p->count; i++) {
         const struct clock_peer *peer = &p->peers[i];
         if (peer->id == id) {
-            return p->wall.found && peer->fresh && peer->wall_good && peer->pace_good;
+            return p->wall.found && peer->fresh && peer->wall_good && peer->pace_good &&
+                   !peer->suspect;
         }
     }
     return false;

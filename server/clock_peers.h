@@ -33,8 +33,10 @@
 #define CLOCK_DRIFT_PPM        200   /* an honest monotonic clock, at most, either way */
 #define CLOCK_TOLERANCE_MS     250   /* an honest wall clock, at most, either way */
 #define CLOCK_CORRECT_PPM      100000 /* the steady clock is moved by at most a tenth of what passes */
-#define CLOCK_SUSPECT_AFTER_MS 2000  /* of disagreement without a break */
-#define CLOCK_TRUST_AFTER_MS   10000 /* of agreement without a break */
+/* Older news of a wall clock is not held against another: all may have stepped since. */
+#define CLOCK_WALL_STALE_MS    1500
+#define CLOCK_SUSPECT_AFTER_MS 2000  /* of disagreement without a break: more than that */
+#define CLOCK_TRUST_AFTER_MS   5000 /* of agreement without a break */
 
 /* A peer's monotonic clock less ours. */
 struct clock_lead {
@@ -48,6 +50,7 @@ struct clock_sample {
     uint64_t peer_ns;              /* its monotonic clock */
     int64_t peer_wall_ms;
     int64_t peer_cluster_ns; /* what it knows of the cluster's time; 0: none */
+    bool peer_suspect;       /* it finds itself suspect */
 };
 
 struct clock_peer {
@@ -57,10 +60,11 @@ struct clock_peer {
     int64_t wall_ns;    /* its wall clock less its monotonic one */
     int64_t cluster_ns; /* what it knows of the cluster's time less its monotonic clock */
     bool knows_cluster;
+    bool suspect; /* it finds itself so */
     bool based;
     struct clock_lead base; /* at the begin of the window, or when it came back */
     /* As last evaluated: */
-    bool fresh, wall_good, pace_good;
+    bool fresh, wall_fresh, wall_good, pace_good;
     struct clock_lead best;
 };
 
@@ -112,6 +116,8 @@ size_t clock_peers_needed(const struct clock_peers *p);
 
 /* This node disagrees with a majority, by wall clock or pace. */
 bool clock_peers_suspect(const struct clock_peers *p);
+/* And the last look said so again: it is not only waiting to be trusted. */
+bool clock_peers_disagrees(const struct clock_peers *p);
 /* The peer is a voter whose clocks are with the majority, as last heard. */
 bool clock_peers_good(const struct clock_peers *p, uint64_t id);
 /* Own wall clock less the agreed one. false: there is none. */

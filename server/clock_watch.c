@@ -19,6 +19,7 @@ void clock_watch_read(void *ctx, struct replica_clock *clock)
         .cluster_ns = (uint64_t)cluster_clock_known_ns(&n->clock, now_ns),
         .term = n->term,
         .leads = cluster_clock_ready(&n->clock),
+        .suspect = clock_peers_suspect(&n->clock.peers),
     };
 }
 
@@ -33,6 +34,7 @@ void clock_watch_sample(void *ctx, uint64_t from_id, const struct replica_clock 
         .peer_ns = clock->monotonic_ns,
         .peer_wall_ms = (int64_t)clock->wall_ms,
         .peer_cluster_ns = (int64_t)clock->cluster_ns,
+        .peer_suspect = clock->suspect,
     };
     cluster_clock_sample(&n->clock, from_id, from_leader, &sample);
 }
@@ -151,7 +153,7 @@ static void hand_over(struct node *n, uint64_t now_ms)
 {
     struct clock_watch *w = &n->clock_watch;
     bool leads = n->role == REPLICA_LEADER && n->ready && !n->draining && !n->drained;
-    if (!leads || !clock_peers_suspect(&n->clock.peers) ||
+    if (!leads || !clock_peers_disagrees(&n->clock.peers) ||
         (w->hand_over_ms != 0 && now_ms - w->hand_over_ms < CLOCK_WATCH_HAND_OVER_MS)) {
         return;
     }

@@ -347,6 +347,7 @@ int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **
     CHECK((size_t)n < sizeof c->path - CHECKPOINT_NAME_SIZE - 1);
     randombytes_buf(c->secret, sizeof c->secret);
     CHECK(pthread_mutex_init(&c->lock, NULL) == 0);
+    CHECK(pthread_mutex_init(&c->figures_lock, NULL) == 0);
     for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
         CHECK(pthread_mutex_init(&c->pins[i].lock, NULL) == 0);
     }
@@ -360,6 +361,7 @@ int checkpoint_open(const struct checkpoint_config *config, struct checkpoint **
     }
     checkpoint_find_partial(c);
     checkpoint_remove_others(c);
+    checkpoint_note(c);
     if (c->loop != NULL && checkpoint_writer_start(c) < 0) {
         checkpoint_env_close(&c->env);
         goto err;
@@ -387,6 +389,7 @@ static void async_closed_cb(uv_handle_t *handle)
         pthread_mutex_destroy(&c->pins[i].lock);
     }
     pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->figures_lock);
     free(c);
     if (closed != NULL) {
         closed(ctx);
@@ -405,14 +408,25 @@ void checkpoint_close(struct checkpoint *c, void (*done)(void *ctx), void *ctx)
     uv_close((uv_handle_t *)&c->async, async_closed_cb);
 }
 
+void checkpoint_note(struct checkpoint *c)
+{
+    pthread_mutex_lock(&c->figures_lock);
+    c->figures.meta = c->meta;
+    c->figures.has_meta = c->has_meta;
+    c->figures.generation = c->env.generation;
+    c->figures.map_size = checkpoint_env_map_size(&c->env);
+    c->figures.used_size = checkpoint_env_used(&c->env);
+    pthread_mutex_unlock(&c->figures_lock);
+}
+
 bool checkpoint_get_meta(struct checkpoint *c, struct checkpoint_meta *meta)
 {
-    pthread_mutex_lock(&c->lock);
-    bool has = c->has_meta;
+    pthread_mutex_lock(&c->figures_lock);
+    bool has = c->figures.has_meta;
     if (has) {
-        *meta = c->meta;
+        *meta = c->figures.meta;
     }
-    pthread_mutex_unlock(&c->lock);
+    pthread_mutex_unlock(&c->figures_lock);
     return has;
 }
 
@@ -436,15 +450,20 @@ void checkpoint_get_stats(struct checkpoint *c, struct checkpoint_stats *s)
     pthread_mutex_lock(&c->queue_lock);
     s->queued = c->queued;
     pthread_mutex_unlock(&c->queue_lock);
-    pthread_mutex_lock(&c->lock);
-    s->generation = c->env.generation;
-    s->map_size = checkpoint_env_map_size(&c->env);
-    s->used_size = checkpoint_env_used(&c->env);
-    for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
-        s->pins += c->pins[i].txn != NULL ? 1 : 0;
+    pthread_mutex_lock(&c->figures_lock);
+    if (pthread_mutex_trylock(&c->lock) == 0) {
+        c->figures.pins = 0;
+        for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
+            c->figures.pins += c->pins[i].txn != NULL ? 1 : 0;
+        }
+        pthread_mutex_unlock(&c->lock);
     }
-    pthread_mutex_unlock(&c->lock);
-    if (s->last_success_wall_ms == 0 && c->has_meta) {
-        s->last_success_wall_ms = c->meta.written_wall_ms;
+    s->generation = c->figures.generation;
+    s->map_size = c->figures.map_size;
+    s->used_size = c->figures.used_size;
+    s->pins = c->figures.pins;
+    if (s->last_success_wall_ms == 0 && c->figures.has_meta) {
+        s->last_success_wall_ms = c->figures.meta.written_wall_ms;
     }
+    pthread_mutex_unlock(&c->figures_lock);
 }

@@ -26,7 +26,6 @@ static void say(const char *text)
 
 static void on_signal(int number, siginfo_t *info, void *context)
 {
-    (void)info;
     (void)context;
     if (guarded != NULL) {
         say("error holdfast: ");
@@ -40,6 +39,9 @@ static void on_signal(int number, siginfo_t *info, void *context)
         if (signals[i] == number) {
             (void)sigaction(number, &before[i], NULL); /* happens again when we return */
         }
+    }
+    if (info->si_code <= 0) { /* but for one that was sent */
+        (void)raise(number);
     }
 }
 

@@ -441,6 +441,7 @@ int checkpoint_install_commit(struct checkpoint_install *i)
     c->meta = i->meta;
     c->has_meta = true;
     c->sequence++;
+    checkpoint_note(c);
     pthread_mutex_unlock(&c->lock);
     checkpoint_remove_others(c);
     install_free(i);

@@ -103,7 +103,9 @@ struct checkpoint {
     uint64_t map_size;
     struct checkpoint_owner owner;
 
-    /* Guards env as a whole against being switched or grown, the pins' table, and meta. */
+    /* Guards env as a whole against being switched or grown, the pins' table, and meta. Held for as
+     * long as that takes, and by who ends a pin for as long as a chunk of it is read: the loop may only
+     * try it. */
     pthread_mutex_t lock;
     struct checkpoint_env env;
     struct checkpoint_meta meta;
@@ -116,6 +118,14 @@ struct checkpoint {
     /* A part of an install, not under way: its generation, 0 when there is none; and of what */
     uint64_t partial_generation;
     struct checkpoint_identity partial;
+
+    /* What the loop asks for, as of the last change: checkpoint_note. Held for no time. */
+    pthread_mutex_t figures_lock;
+    struct {
+        struct checkpoint_meta meta;
+        bool has_meta;
+        uint64_t generation, map_size, used_size, pins;
+    } figures;
 
     /* Writer: loop side */
     bool busy, ending, cancelled;
@@ -156,6 +166,8 @@ void checkpoint_writer_stop(struct checkpoint *c); /* joins */
 void checkpoint_drop_pins(struct checkpoint *c);
 
 /* ---- checkpoint.c ---- */
+/* Under c->lock, after meta or env have changed: for checkpoint_get_meta and checkpoint_get_stats. */
+void checkpoint_note(struct checkpoint *c);
 void checkpoint_generation_path(const struct checkpoint *c, const char *name, char *out);
 void checkpoint_generation_name(uint64_t generation, bool temporary,
                                 char out[static CHECKPOINT_NAME_SIZE]);

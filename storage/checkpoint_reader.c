@@ -35,7 +35,9 @@ void checkpoint_drop_pins(struct checkpoint *c)
 size_t checkpoint_expire_pins(struct checkpoint *c, uint64_t now_ms)
 {
     size_t pinned = 0;
-    pthread_mutex_lock(&c->lock);
+    if (pthread_mutex_trylock(&c->lock) != 0) {
+        return CHECKPOINT_READERS_MAX; /* the map grows, say: next time */
+    }
     for (size_t i = 0; i < CHECKPOINT_READERS_MAX; i++) {
         struct checkpoint_pin *p = &c->pins[i];
         /* A chunk is being read: next time. txn changes only under checkpoint.lock. */

@@ -219,6 +219,7 @@ static int grow_map(struct checkpoint *c)
     int rv = mdb_env_set_mapsize(c->env.env, size);
     if (rv == 0) {
         log_info("checkpoint map grew size=%llu", (unsigned long long)size);
+        checkpoint_note(c);
     }
     pthread_mutex_unlock(&c->lock);
     return rv;
@@ -306,6 +307,7 @@ static void commit(struct checkpoint *c, struct transaction *t, struct checkpoin
         c->meta = *meta;
         c->has_meta = true;
         c->sequence++;
+        checkpoint_note(c);
         pthread_mutex_unlock(&c->lock);
     } else if (t->error == MDB_MAP_FULL) {
         c->grow = true;

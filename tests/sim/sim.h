@@ -27,6 +27,7 @@
 #define SIM_NODES_MAX      7
 #define SIM_CONVERGENCE_US 30000000ull
 #define SIM_CLIENTS_STOP_US  3000000ull /* after healing: then everything must come to rest */
+#define SIM_CLOCK_BASES    8
 #define SIM_CLOCK_BOUND_MS 100 /* how far the cluster's time may move from the truth */
 #define SIM_CHECKPOINTS_KEPT 6 /* a pinned reader for each ticket, in effect */
 
@@ -213,7 +214,9 @@ struct sim {
     int64_t clock_step_ms;     /* all wall clocks together */
     bool clock_base_known, clock_stamped;
     uint64_t clock_exposed_ns; /* what wrong clocks gained where nobody could notice */
-    int64_t clock_base_ms, clock_floor_ms; /* stamped time less the truth: at the anchor, the most */
+    /* Stamped time less the truth: at the last anchors, a ring; and the most. */
+    int64_t clock_bases_ms[SIM_CLOCK_BASES], clock_floor_ms;
+    unsigned clock_bases;
 };
 
 /* sim_world.c */

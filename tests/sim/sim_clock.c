@@ -181,9 +181,9 @@ static void note_anchor(struct sim_node *n)
     }
     if (n->clock.anchor == CLOCK_ANCHOR_FLOOR) {
         s->stats.clock_floors++;
-        if (s->clock_base_known && error_ms > s->clock_base_ms + SIM_CLOCK_BOUND_MS) {
+        if (error_ms > s->clock_floor_ms + SIM_CLOCK_BOUND_MS + (int64_t)(s->clock_exposed_ns / 1000000)) {
             sim_violation(s, "node %u goes on %lld ms too early from what it heard", n->index + 1,
-                          (long long)(error_ms - s->clock_base_ms));
+                          (long long)(error_ms - s->clock_floor_ms));
         }
         s->clock_base_known = false;
         return;
@@ -261,7 +261,7 @@ static bool leads(const struct sim_node *n)
 static void hand_over(struct sim_node *n)
 {
     struct sim *s = n->sim;
-    if (!leads(n) || !clock_peers_suspect(&n->clock.peers) ||
+    if (!leads(n) || !clock_peers_disagrees(&n->clock.peers) ||
         (n->clocks.handed_over_us != 0 && s->now_us - n->clocks.handed_over_us < HAND_OVER_US)) {
         return;
     }
@@ -353,6 +353,7 @@ static void answer(struct sim_node *n, uint64_t to_id, const struct message *m)
     pong.clock.wall_ms = (uint64_t)wall_ms(n);
     pong.clock.cluster_ns = (uint64_t)cluster_clock_known_ns(&n->clock, mono_ns(n));
     pong.clock.leads = cluster_clock_ready(&n->clock);
+    pong.clock.suspect = clock_peers_suspect(&n->clock.peers);
     sim_network_send_from(n, to_id, &pong, &n->sim->clock_prng);
 }
 
@@ -372,6 +373,7 @@ bool sim_clock_message(struct sim_node *n, uint64_t from_id, const struct messag
             .peer_ns = m->clock.monotonic_ns,
             .peer_wall_ms = (int64_t)m->clock.wall_ms,
             .peer_cluster_ns = (int64_t)m->clock.cluster_ns,
+            .peer_suspect = m->clock.suspect,
         };
         bool from_leader = m->clock.leads && from_id == n->role_seen.leader_id &&
                            m->term == n->role_seen.term;
@@ -387,6 +389,19 @@ bool sim_clock_can_stamp(const struct sim_node *n)
     return !n->sim->clocks || !leads(n) || cluster_clock_ready(&n->clock);
 }
 
+/* How far time has moved from where it was at an anchor: at any of the last, because a node that was
+ * away while the others began anew may remember what was before, and lead next. */
+static uint64_t moved_ms(const struct sim *s, int64_t error_ms)
+{
+    uint64_t least = UINT64_MAX;
+    for (unsigned i = 0; i < s->clock_bases && i < SIM_CLOCK_BASES; i++) {
+        int64_t moved = error_ms - s->clock_bases_ms[i];
+        uint64_t absolute = (uint64_t)(moved < 0 ? -moved : moved);
+        least = absolute < least ? absolute : least;
+    }
+    return least;
+}
+
 int64_t sim_clock_stamp(struct sim_node *n)
 {
     struct sim *s = n->sim;
@@ -397,20 +412,18 @@ int64_t sim_clock_stamp(struct sim_node *n)
     int64_t error_ms = time_ms - EPOCH_MS - (int64_t)(s->now_us / 1000);
     if (!s->clock_base_known) {
         s->clock_base_known = s->clock_stamped = true;
-        s->clock_base_ms = error_ms;
-        s->clock_exposed_ns = 0;
+        s->clock_bases_ms[s->clock_bases++ % SIM_CLOCK_BASES] = error_ms;
     }
     if (error_ms > s->clock_floor_ms || s->clock_floor_ms == 0) {
         s->clock_floor_ms = error_ms;
     }
-    int64_t moved_ms = error_ms - s->clock_base_ms;
-    uint64_t absolute = (uint64_t)(moved_ms < 0 ? -moved_ms : moved_ms);
+    uint64_t absolute = moved_ms(s, error_ms);
     if (s->clock_exposed_ns == 0 && absolute > s->stats.clock_worst_ms) {
         s->stats.clock_worst_ms = absolute;
     }
     if (absolute > SIM_CLOCK_BOUND_MS + s->clock_exposed_ns / 1000000) {
-        sim_violation(s, "node %u stamps a time that is %lld ms off; it was %lld ms when it began",
-                      n->index + 1, (long long)error_ms, (long long)s->clock_base_ms);
+        sim_violation(s, "node %u stamps a time that is %lld ms off, %llu ms from where it began",
+                      n->index + 1, (long long)error_ms, (unsigned long long)absolute);
     }
     return time_ms;
 }
@@ -418,6 +431,6 @@ int64_t sim_clock_stamp(struct sim_node *n)
 /* A node that knows its clocks to be wrong leads only while nobody else can. */
 bool sim_clock_at_rest(const struct sim_node *leader)
 {
-    return !leader->sim->clocks || !clock_peers_suspect(&leader->clock.peers) ||
+    return !leader->sim->clocks || !clock_peers_disagrees(&leader->clock.peers) ||
            find_successor(leader) == 0;
 }

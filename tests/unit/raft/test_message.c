@@ -169,13 +169,14 @@ static void test_plain_messages(void **state)
     }
     /* Clocks in an answer to a ping; and in none that has no room for them. */
     struct message_out pong = {.kind = MESSAGE_PONG, .seq = 3, .term = 9,
-                               .clock = {123456789, 1795359845000, 1795359845000000001, true}};
+                               .clock = {123456789, 1795359845000, 1795359845000000001, true, true}};
     f = encode(&pong);
     assert_int_equal(message_decode(f.data, f.size, &m), 0);
     assert_int_equal(m.seq, 3);
     assert_int_equal(m.term, 9);
     assert_memory_equal(&m.clock.monotonic_ns, &pong.clock.monotonic_ns, 3 * sizeof(uint64_t));
     assert_true(m.clock.leads);
+    assert_true(m.clock.suspect);
     free(f.data);
     pong.clock.cluster_ns = (uint64_t)1 << 62;
     f = encode(&pong);

@@ -208,6 +208,9 @@ static void test_log_cache(void **state)
     struct batch *kept = log_cache_get(&c, 100)->batch;
     batch_retain(kept); /* as a message that waits does */
     log_cache_trim(&c, 3000);
+    assert_int_equal(c.released, 5); /* given back little by little */
+    log_cache_release(&c, 1000);
+    assert_int_equal(c.released, 1005);
     assert_null(log_cache_get(&c, 3000));
     assert_int_equal(log_cache_get(&c, 3001)->record->index, 3001);
     assert_int_equal(batch_first(kept)->index, 100);
@@ -218,6 +221,16 @@ static void test_log_cache(void **state)
     log_cache_reset(&c, 20);
     cache_append(&c, 21, 1);
     assert_int_equal(c.last, 21);
+    /* A ring that goes round while trimmed entries still take places in it. */
+    for (uint64_t i = 22; i < 40000; i++) {
+        cache_append(&c, i, i / 1000 + 1);
+        if (i % 500 == 0) {
+            log_cache_trim(&c, i - 300);
+        }
+        assert_int_equal(log_cache_term(&c, i - 1), i == 22 ? 1 : (i - 1) / 1000 + 1);
+        assert_true(c.last - c.released <= 2000);
+    }
+    assert_int_equal(c.capacity, 8192);
     log_cache_close(&c);
 }
 

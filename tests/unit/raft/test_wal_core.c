@@ -299,6 +299,34 @@ static void test_trim_recycles(void **state)
     must_equal_model(f);
 }
 
+/* The bound of docs/limits.md: what is kept is what was asked to be kept, plus the rest of the segment that
+ * it begins in and of the one being written, plus spares; also when trimming lags and comes in jumps. */
+static void test_space_is_bounded(void **state)
+{
+    struct fixture *f = *state;
+    struct prng p = prng_init(11);
+    uint64_t trimmed = 0;
+    /* One block each; the first is the header, the last is for the mark that the log goes on. */
+    const uint64_t writes_per_segment = f->config.segment_size / WAL_BLOCK_SIZE - 2;
+    must_open(f);
+    put_vote(f, 1, 0);
+    for (uint64_t i = 1; i < ENTRIES_MAX; i++) {
+        put(f, i, 1, 100);
+        if (prng_one_in(&p, 40)) { /* now and then, and behind by up to 200 entries */
+            uint64_t lag = prng_below(&p, 200);
+            trimmed = i > lag && i - lag > trimmed ? i - lag : trimmed;
+            assert_int_equal(wal_core_trim(&f->core, trimmed), 0);
+        }
+        uint64_t kept = i - trimmed;
+        /* The parts that are not needed of the oldest and the current one, and one that was the current
+         * one, and full, when the log was trimmed last. */
+        assert_true(f->core.segments_count <= kept / writes_per_segment + 3);
+        assert_true(f->core.spares_count <= f->config.spares_max);
+    }
+    assert_int_equal(wal_core_trim(&f->core, ENTRIES_MAX), 0);
+    assert_int_equal(f->core.segments_count, 1);
+}
+
 static void test_reset(void **state)
 {
     struct fixture *f = *state;
@@ -908,6 +936,7 @@ int main(void)
         TEST(test_block_refuses_what_does_not_fit),
         TEST(test_override_truncates),
         TEST(test_trim_recycles),
+        TEST(test_space_is_bounded),
         TEST(test_reset),
         TEST(test_torn_last_write),
         TEST(test_every_flipped_bit_is_refused),

@@ -41,6 +41,10 @@ static const struct row rows[] = {
     {"the wide one says little", 3, 2, {{-1000, 1000}, {3, 5}, {4, 6}}, true, 3, 4, 5, 4},
     {"an asymmetric way: the truth is at an edge", 3, 2, {{0, 0}, {-1, 99}, {0, 80}}, true, 3, 0, 0,
      0},
+    {"the liar meets two of three honest ones, the narrow one does not meet it", 4, 3,
+     {{-2, 2}, {-60, 40}, {-70, 30}, {-130, -30}}, true, 4, -60, 2, -15},
+    {"and where it meets more than the narrow one does, that one is still not wrong", 5, 3,
+     {{-2, 2}, {-60, 40}, {-70, 30}, {-130, -30}, {-120, -20}}, true, 5, -60, -30, -30},
     {"the median, not the mean", 3, 2, {{-300, 300}, {-300, 300}, {-100, 500}}, true, 3, -100, 300,
      0},
 };
@@ -58,7 +62,7 @@ static void test_table(void **state)
             fail_msg("%s: found %d count %zu [%lld, %lld] value %lld", r->what, a.found, a.count,
                      (long long)a.interval.low, (long long)a.interval.high, (long long)a.value);
         }
-        /* Who agrees is who meets the interval. */
+        /* Who agrees is who was counted. */
         size_t meeting = 0;
         for (size_t k = 0; k < r->count; k++) {
             meeting += clock_agrees(&a, &r->sources[k]);
@@ -95,6 +99,9 @@ static void test_random(void **state)
         assert_int_equal(a.interval.high, b.interval.high);
         assert_int_equal(a.value, b.value);
         assert_in_range(a.value + 5000, a.interval.low + 5000, a.interval.high + 5000);
+        for (size_t i = liars; i < count; i++) {
+            assert_true(clock_agrees(&a, &sources[i])); /* never blamed */
+        }
         /* A majority agrees on each end of it, so an honest source does: at most its width off. */
         assert_true(a.value >= truth - widest && a.value <= truth + widest);
     }

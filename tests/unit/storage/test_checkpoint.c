@@ -647,9 +647,74 @@ static void test_killed(void **state)
     }
 }
 
+/* A disk that cannot read a page gives SIGBUS, as does a file that is cut while it is mapped: a message and an
+ * exit status, from a load and from a chunk for a peer. Anybody else's signal is still a signal. */
+static void test_signals_are_messages(void **state)
+{
+    (void)state;
+    struct model m = {0};
+    struct prng p = prng_init(14);
+    struct checkpoint *c = open_store(0);
+    take(c, &m, &p, 1, 400);
+    close_store(c);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    for (int round = 0; round < 3; round++) {
+        int fds[2];
+        char said[4096];
+        CHECK(pipe(fds) == 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+            char path[256];
+            uint8_t ticket[CHECKPOINT_TICKET_SIZE];
+            struct checkpoint_meta meta;
+            struct checkpoint_chunk chunk;
+            CHECK(dup2(fds[1], STDERR_FILENO) >= 0);
+            c = open_store(0);
+            CHECK(checkpoint_pin(c, 0, TTL_MS, ticket, &meta) == 0);
+            data_path(path, sizeof path);
+            CHECK(truncate(path, 8192) == 0);
+            if (round == 0) {
+                (void)checkpoint_load(c, NULL, NULL);
+            } else if (round == 1) {
+                (void)checkpoint_read_chunk(c, ticket, sizeof ticket, NULL, 0, 1u << 20, &chunk);
+            } else {
+                raise(SIGBUS);
+            }
+            _exit(0);
+        }
+        close(fds[1]);
+        size_t size = 0;
+        for (ssize_t n; (n = read(fds[0], said + size, sizeof said - 1 - size)) > 0;) {
+            size += (size_t)n;
+        }
+        said[size] = '\0';
+        close(fds[0]);
+        int status;
+        CHECK(waitpid(pid, &status, 0) == pid);
+        if (round == 2) {
+            CHECK(WIFSIGNALED(status));
+            continue;
+        }
+        CHECK(WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) == CHECKPOINT_EXIT_CODE);
+        CHECK(strstr(said, "gen-00000001/data.mdb: the disk cannot read a page of it") != NULL);
+        CHECK(strstr(said, "holdfastctl node rebuild") != NULL);
+        teardown(state); /* the child cut the file */
+        setup(state);
+        c = open_store(0);
+        take(c, &m, &p, 1, 400);
+        close_store(c);
+        uv_run(&loop, UV_RUN_DEFAULT);
+    }
+}
+
 int main(void)
 {
     log_init("test", LOG_LEVEL_INFO);
+    /* Before cmocka, which catches these signals itself. */
+    setup(NULL);
+    test_signals_are_messages(NULL);
+    teardown(NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_incremental_and_reopen, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel_changes_nothing, setup, teardown),
