@@ -111,13 +111,15 @@ static void leave_slow_disk(struct disk_guard *g, uint64_t now_ms)
     if (age_ms < g->slow_ms) {
         if (g->slow) {
             log_info("the log's disk answers again");
+            g->slow = false;
+            node_note_willing(n);
         }
-        g->slow = false;
         return;
     }
     if (!g->slow) {
         g->slow = true;
         g->slow_total++;
+        node_note_willing(n);
         log_warn("the log's disk has not answered for %llu ms%s", (unsigned long long)age_ms,
                  leads ? ": handing leadership over" : "");
     }
@@ -125,6 +127,11 @@ static void leave_slow_disk(struct disk_guard *g, uint64_t now_ms)
         node_hand_over(n, 0) == REPLICA_OK) {
         g->slow_hand_overs_total++;
     }
+}
+
+bool disk_guard_silent(const struct disk_guard *g)
+{
+    return g->slow;
 }
 
 /* ---- measuring ---- */

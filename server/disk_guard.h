@@ -60,6 +60,8 @@ struct disk_guard;
 struct disk_guard *disk_guard_create(struct node *n, const char *directory, uint64_t limit,
                                      uint64_t deadline_ms);
 void disk_guard_tick(struct disk_guard *g, uint64_t now_ms);
+/* The log's disk does not answer: this node must not be made leader. */
+bool disk_guard_silent(const struct disk_guard *g);
 /* A command may be proposed. Counts refusals. */
 bool disk_guard_admits(struct disk_guard *g, const struct command *c);
 /* Stops; true when nothing is in the hands of other threads and links any more, and the guard is

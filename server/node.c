@@ -199,6 +199,11 @@ const char *node_leader_address(struct node *n)
     return n->leader_address;
 }
 
+void node_note_willing(struct node *n)
+{
+    replica_set_willing(n->replica, !n->drained && !disk_guard_silent(n->disk));
+}
+
 enum replica_status node_hand_over(struct node *n, uint64_t to_id)
 {
     n->transfer_ms = uv_now(n->loop);

@@ -163,6 +163,8 @@ bool node_takes_submits(const struct node *n);
 uint32_t node_format(const struct node *n);
 /* Lent until the next call. "" when nobody knows. */
 const char *node_leader_address(struct node *n);
+/* Tells the leader whether this node may be made one: not while drained or on a silent disk. */
+void node_note_willing(struct node *n);
 enum replica_status node_hand_over(struct node *n, uint64_t to_id);
 
 /* Takes over what the start has loaded, and joins the peers. Returns 0, or -1 after logging. */

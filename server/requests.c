@@ -70,7 +70,7 @@ static void drain(struct session *s, const Holdfast__Request *request)
 {
     struct node *n = s->node;
     n->drained = request->drain->on;
-    replica_set_willing(n->replica, !n->drained);
+    node_note_willing(n);
     if (n->drained && n->role == REPLICA_LEADER) {
         (void)node_hand_over(n, 0); /* tried again by the tick */
     }

@@ -13,6 +13,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -174,6 +175,18 @@ def pause(t, role):
     assert node.running()
     t.cluster.wait_ready()
     t.tell(f"log write hangs for a while, {role}", "nothing ended")
+
+
+def stop_while_stuck(t, role):
+    """SIGTERM to a node whose disk hangs: it ends at the deadline all the same."""
+    node = t.pick(role)
+    t.break_disk(node, f"write {LOG} hold")
+    t.faults[node.id].wait_hit("write")
+    node.signal(signal.SIGTERM)
+    t.wait_end(node, "no answer from the disk")
+    t.serve()
+    t.back(node)
+    t.tell(f"SIGTERM while stuck, {role}", "ended at the deadline")
 
 
 def slow(t, role, seconds=3):
@@ -379,7 +392,8 @@ def full_file_system(t, role):
 
 
 LOG_CASES = [(write_eio, "leader"), (write_enospc, "follower"), (sync_eio, "leader"), (spare_enospc, "follower"),
-             (stuck, "leader"), (stuck, "follower"), (slow, "leader"), (read_eio, "follower"), (identity_eio, "none")]
+             (stuck, "leader"), (stuck, "follower"), (stop_while_stuck, "follower"),
+             (slow, "leader"), (read_eio, "follower"), (identity_eio, "none")]
 SPACE_CASES = [(checkpoint_fails, "leader"), (checkpoint_sync, "follower"),
                (checkpoint_root, "follower"), (pause, "leader"),
                (low_space_moves, "leader"), (low_space_everywhere, "all")]

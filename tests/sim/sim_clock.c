@@ -331,6 +331,7 @@ void sim_clock_tick(struct sim_node *n)
     count_exposure(n);
     sim_push(s, TICK_US, SIM_CLOCK, n, 0, 0, NULL, 0);
     set_voters(n);
+    look_for_honest_majority(n, 0); /* the voters may be others now: perhaps this node alone */
     enum clock_anchor before = n->clock.anchor;
     cluster_clock_tick(&n->clock, mono_ns(n), wall_ms(n));
     if (n->clock.anchor != before) {

@@ -1046,6 +1046,28 @@ static void test_unwilling_node_is_not_chosen(void **state)
 }
 
 /* A round of reads that waits for voters who are none any more. */
+/* The disk of node 2 hangs: it was asked and says nothing. The next one to be asked is node 3. */
+static void test_who_did_not_take_over_comes_last(void **state)
+{
+    (void)state;
+    struct world *w = leader_of_three(0);
+    commit(w, 2, 2);
+    receive_result(w, 3, 2, 0, 2);
+    w->now_ms += 60000;
+    driver_tick(w->driver, w->now_ms);
+    uint64_t first = driver_successor(w->driver);
+    assert_int_equal(driver_transfer(w->driver, w->now_ms, 0), REPLICA_OK);
+    assert_int_equal(driver_successor(w->driver), 5 - first);
+    receive_note(w, 5 - first, MESSAGE_WILLING, 0, 0);
+    assert_int_equal(driver_successor(w->driver), first); /* rather than nobody */
+    receive_note(w, 5 - first, MESSAGE_WILLING, 1, 0);
+    driver_peer_disconnected(w->driver, w->now_ms + DRIVER_TRANSFER_MEMORY_MS, 5 - first);
+    assert_int_equal(driver_successor(w->driver), first);
+    driver_peer_connected(w->driver, w->now_ms + DRIVER_TRANSFER_MEMORY_MS, 5 - first);
+    assert_int_equal(driver_successor(w->driver), first); /* forgotten: both are as good */
+    world_destroy(w);
+}
+
 static void test_reads_go_on_when_voters_leave(void **state)
 {
     (void)state;
@@ -1541,6 +1563,7 @@ int main(void)
         cmocka_unit_test(test_nonvoter_votes_when_its_leader_is_silent),
         cmocka_unit_test(test_removed_node_is_told),
         cmocka_unit_test(test_unwilling_node_is_not_chosen),
+        cmocka_unit_test(test_who_did_not_take_over_comes_last),
         cmocka_unit_test(test_reads_go_on_when_voters_leave),
         cmocka_unit_test(test_checkpoint_waits_for_the_log),
         cmocka_unit_test(test_install_succeeds_and_fails),
