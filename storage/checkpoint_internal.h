@@ -15,7 +15,8 @@
 #define CHECKPOINT_META_TABLE    UINT32_MAX /* the meta among the records of a chunk */
 #define CHECKPOINT_META_SIZE_MAX (CHECKPOINT_POSITION_SIZE_MAX + 128u)
 #define CHECKPOINT_SLICE_SIZE    (256u << 10) /* handed from loop to thread at once */
-#define CHECKPOINT_SPARES_MAX    16u          /* slices kept, so that the loop need not have new memory cleared */
+#define CHECKPOINT_SPARES_MAX                                                                      \
+    (CHECKPOINT_QUEUE_SIZE_MAX / CHECKPOINT_SLICE_SIZE) /* slices kept: the loop takes no new memory */
 
 /* One LMDB environment. */
 struct checkpoint_owner {

@@ -4,6 +4,7 @@
 Usage: check.py BUILD [DIR…]      default: every v* beside this file
 """
 import json
+import lzma
 import pathlib
 import sys
 import tarfile
@@ -21,13 +22,22 @@ MARKED_DIGEST, CHECK_INVARIANTS = 41, 44
 class Old(Cluster):
     """A cluster of one on unpacked data. Stopped until start()."""
 
-    def __init__(self, build, directory):
+    def __init__(self, build, directory, restored=False):
+        """restored: not on the data but on the backup beside them, as another cluster."""
         super().__init__(build, nodes=1)
+        fresh, node = self.id, self.node(1)
         self.golden = json.loads((directory / "golden.json").read_text())
         self.id = self.golden["cluster_id"]
         self.stage._write("cluster.key", self.golden["cluster_key"] + "\n")
+        if restored:
+            self.id, snapshot = fresh, pathlib.Path(self.path("snapshot"))
+            snapshot.write_bytes(lzma.decompress((directory / "snapshot.xz").read_bytes()))
+            self.ctl("snapshot", "verify", snapshot)
+            self.ctl("snapshot", "restore", snapshot, "--data-dir", node.dir, "--id", "1",
+                     "--cluster-id", fresh, "--member", node.member())
+            return
         with tarfile.open(directory / "data.tar.xz") as tar:
-            tar.extractall(self.node(1).dir)
+            tar.extractall(node.dir)
 
     def __enter__(self):
         try:
@@ -109,7 +119,13 @@ def check(build, directory):
         check_answers(c)
         assert c.stage.expect(200, "GET", f"/v1/orders/{order}", who="backend").json["status"] == "paid"
         c.sound()
-    print(f"{directory.name}: read and carried on", flush=True)
+    if c.golden["snapshot"]:
+        with Old(build, directory, restored=True) as c:
+            check_reads(c)
+            check_answers(c)
+            check_new_work(c)
+            c.sound()
+    print(f"{directory.name}: read and carried on" + (", restored" if c.golden["snapshot"] else ""), flush=True)
 
 
 def main():
