@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import unittest
+import uuid
 
 CTL = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else "holdfastctl"
 OK, FAILURE, USAGE, UNREACHABLE, REFUSED, UNKNOWN = range(6)
@@ -405,6 +406,46 @@ class Nodes(Case):
         CLUSTER.json("sku", "adjust", "k-sku", "-1", "--idempotency-key", key)
         self.assertTrue(CLUSTER.json("sku", "adjust", "k-sku", "-1", "--idempotency-key", key)["replayed"])
         self.assertEqual(CLUSTER.json("sku", "get", "k-sku")["available"], 999)
+
+
+class Snapshots(Case):
+    """Good and bad input; what a restored cluster does is tests/integration/backup.py's."""
+
+    def test_snapshots(self):
+        e = self.expect
+        path = os.path.join(BASE, "a.snapshot")
+        e(USAGE, "snapshot", "save", says="FILE")
+        e(USAGE, "snapshot", "save", path, "--node", "first")
+        e(FAILURE, "snapshot", "save", os.path.join(BASE, "no", "such", "place"), says="No such file")
+        saved = CLUSTER.json("snapshot", "save", path)
+        self.assertEqual(CLUSTER.json("snapshot", "inspect", path), saved)
+        self.assertTrue(CLUSTER.json("snapshot", "verify", path)["whole"])
+        e(REFUSED, "snapshot", "save", path, says="--force")
+        e(OK, "snapshot", "save", path, "--force", "--newest")
+        for action in ("inspect", "verify"):
+            e(USAGE, "snapshot", action)
+            e(FAILURE, "snapshot", action, BASE, says="is not a file")
+            e(FAILURE, "snapshot", action, os.path.join(BASE, "none"), says="No such file")
+            e(FAILURE, "snapshot", action, __file__, says="does not begin as a snapshot does")
+        restore = ["snapshot", "restore", path, "--data-dir", os.path.join(BASE, "restored"), "--id", "1"]
+        member, new = ("--member", "1=127.0.0.1:1/127.0.0.1:2"), ("--cluster-id", str(uuid.uuid4()))
+        e(USAGE, *restore, *new, says="--member")
+        e(USAGE, *restore, *member, says="--cluster-id")
+        e(USAGE, *restore, *member, "--cluster-id", "mine", says="not a cluster id")
+        e(USAGE, *restore, *new, "--member", "one", says="not a member")
+        e(USAGE, *restore, *new, *member, *member, says="same id")
+        e(USAGE, *restore, *new, "--member", "2=127.0.0.1:1/127.0.0.1:2", says="no member has the id 1")
+        e(REFUSED, *restore, *member, "--cluster-id", saved["cluster_id"], says="snapshot's own cluster")
+        self.assertFalse(os.path.exists(os.path.join(BASE, "restored")))
+        e(OK, *restore, *member, *new)
+        e(REFUSED, *restore, *member, *new, says="not an empty directory")
+        adopt = ["persist", "adopt", path]
+        e(USAGE, *adopt, says="--cluster-id")
+        e(USAGE, *adopt, *new, says="--confirm")
+        e(USAGE, *adopt, "--cluster-id", "mine", "--dry-run", says="nothing was changed")
+        e(REFUSED, *adopt, "--cluster-id", saved["cluster_id"], "--dry-run", says="has it already")
+        e(OK, *adopt, *new, "--dry-run")
+        self.assertEqual(CLUSTER.json("persist", "status")["connected"], True)
 
 
 class Migrations(Case):
