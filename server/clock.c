@@ -9,8 +9,8 @@
 #include "base/check.h"
 
 #define NS_PER_MS 1000000
-/* An older answer of the leader is taken for a wider one, by a hundredth of its age: as if the clock
- * here ran 1 % wrong and that were not noticed yet. */
+/* An older answer of the leader is taken for a wider one, by a hundredth of its age: as if the
+ * clock here ran 1 % wrong and that were not noticed yet. */
 #define TOLD_AGE_COST 100
 
 void cluster_clock_init(struct cluster_clock *c)
@@ -96,8 +96,8 @@ static bool is_told(const struct cluster_clock *c, uint64_t now_ns)
     return c->told.at_ns != 0 && within(now_ns, c->told.at_ns, CLOCK_KNOWN_MAX_MS);
 }
 
-/* Cluster time minus steady time, as heard from a leader: what it told, and the floor. Returns false
- * when there is neither. */
+/* Cluster time minus steady time, as heard from a leader: what it told, and the floor. Returns
+ * false when there is neither. */
 static bool heard_offset(const struct cluster_clock *c, uint64_t now_ns, int64_t *offset_ns)
 {
     bool told = is_told(c, now_ns);

@@ -1,5 +1,5 @@
-/* clock_agreement: what a majority of clocks says. Marzullo's algorithm (as in NTP, RFC 5905 §11.2.1,
- * and in TigerBeetle) on intervals that are given. docs/adr/0016-clock-agreement.md.
+/* clock_agreement: what a majority of clocks says. Marzullo's algorithm (as in NTP, RFC 5905
+ * §11.2.1, and in TigerBeetle) on intervals that are given. docs/adr/0016-clock-agreement.md.
  *
  * What it owns: the choice. What it refuses: to know where an interval comes from or what it
  * measures; to read clocks.
@@ -9,8 +9,8 @@
  * meet C) everything from the first to the last of them, so that no order of the sources decides.
  *
  * Who is wrong is another question: only who has no point at all on which `needed` sources meet. An
- * honest source always has one, the truth, and so is not blamed because a liar happens to meet more of
- * the honest ones than it does. */
+ * honest source always has one, the truth, and so is not blamed because a liar happens to meet more
+ * of the honest ones than it does. */
 #ifndef SERVER_CLOCK_AGREEMENT_H
 #define SERVER_CLOCK_AGREEMENT_H
 
@@ -25,11 +25,11 @@ struct clock_interval {
 };
 
 struct clock_agreed {
-    bool found;     /* `needed` sources agree; otherwise nothing below means anything */
-    size_t count;   /* of the sources that are not wrong */
+    bool found;   /* `needed` sources agree; otherwise nothing below means anything */
+    size_t count; /* of the sources that are not wrong */
     struct clock_interval interval; /* where the most meet */
-    int64_t value;  /* the median of the middles of who is not wrong, moved into the interval */
-    size_t sources_count, needed;   /* as given */
+    int64_t value; /* the median of the middles of who is not wrong, moved into the interval */
+    size_t sources_count, needed; /* as given */
     struct clock_interval sources[CLOCK_SOURCES_MAX];
 };
 

@@ -155,7 +155,8 @@ static void renew_window(struct clock_peers *p, uint64_t now_ns)
 {
     uint64_t age_ms = (now_ns - p->window_ns) / NS_PER_MS;
     bool split = !p->pace.found && p->pace_sources >= clock_peers_needed(p);
-    if (p->window_ns == 0 || age_ms >= CLOCK_WINDOW_MS || (split && age_ms >= CLOCK_WINDOW_SPLIT_MS)) {
+    if (p->window_ns == 0 || age_ms >= CLOCK_WINDOW_MS ||
+        (split && age_ms >= CLOCK_WINDOW_SPLIT_MS)) {
         begin_window(p, now_ns);
         return;
     }
@@ -233,10 +234,9 @@ static void evaluate_pace(struct clock_peers *p, uint64_t now_ns)
 uint64_t clock_peers_steady_ns(struct clock_peers *p, uint64_t monotonic_ns)
 {
     if (monotonic_ns > p->corrected_ns) {
-        int64_t room =
-            p->corrected_ns == 0
-                ? 0
-                : (int64_t)(monotonic_ns - p->corrected_ns) / (1000000 / CLOCK_CORRECT_PPM);
+        int64_t room = p->corrected_ns == 0 ? 0
+                                            : (int64_t)(monotonic_ns - p->corrected_ns) /
+                                                  (1000000 / CLOCK_CORRECT_PPM);
         int64_t missing = target_ns(p, monotonic_ns) - p->correction_ns;
         p->correction_ns += missing > room ? room : missing < -room ? -room : missing;
         p->corrected_ns = monotonic_ns;

@@ -18,24 +18,25 @@
  *
  * Failure modes: no majority of samples, or none that agrees: the steady clock keeps its last pace,
  * nobody is suspect, there is no agreed wall clock. A host that was rebooted or suspended: its lead
- * jumps, it begins anew as a source. A liar among an honest majority: falls out of the intersection. */
+ * jumps, it begins anew as a source. A liar among an honest majority: falls out of the
+ * intersection. */
 #ifndef SERVER_CLOCK_PEERS_H
 #define SERVER_CLOCK_PEERS_H
 
 #include "server/clock_agreement.h"
 
-#define CLOCK_PEERS_MAX        (CLOCK_SOURCES_MAX - 1)
-#define CLOCK_SAMPLES_MAX      16    /* of each peer: 8 s of them */
-#define CLOCK_STALE_MS         10000 /* a peer that was silent so long is no source */
-#define CLOCK_WINDOW_MS        8000  /* over which pace is measured */
-#define CLOCK_WINDOW_YOUNG_MS  1000  /* before that a window says nothing */
-#define CLOCK_WINDOW_SPLIT_MS  2000  /* after that a window in which nobody agrees is given up */
-#define CLOCK_DRIFT_PPM        200   /* an honest monotonic clock, at most, either way */
-#define CLOCK_TOLERANCE_MS     250   /* an honest wall clock, at most, either way */
-#define CLOCK_CORRECT_PPM      100000 /* the steady clock is moved by at most a tenth of what passes */
+#define CLOCK_PEERS_MAX       (CLOCK_SOURCES_MAX - 1)
+#define CLOCK_SAMPLES_MAX     16    /* of each peer: 8 s of them */
+#define CLOCK_STALE_MS        10000 /* a peer that was silent so long is no source */
+#define CLOCK_WINDOW_MS       8000  /* over which pace is measured */
+#define CLOCK_WINDOW_YOUNG_MS 1000  /* before that a window says nothing */
+#define CLOCK_WINDOW_SPLIT_MS 2000  /* after that a window in which nobody agrees is given up */
+#define CLOCK_DRIFT_PPM       200   /* an honest monotonic clock, at most, either way */
+#define CLOCK_TOLERANCE_MS    250   /* an honest wall clock, at most, either way */
+#define CLOCK_CORRECT_PPM     100000 /* the steady clock is moved by at most a tenth of what passes */
 /* Older news of a wall clock is not held against another: all may have stepped since. */
 #define CLOCK_WALL_STALE_MS    1500
-#define CLOCK_SUSPECT_AFTER_MS 2000  /* of disagreement without a break: more than that */
+#define CLOCK_SUSPECT_AFTER_MS 2000 /* of disagreement without a break: more than that */
 #define CLOCK_TRUST_AFTER_MS   5000 /* of agreement without a break */
 
 /* A peer's monotonic clock less ours. */
@@ -80,9 +81,9 @@ struct clock_peers {
     size_t count;
     bool votes; /* this node is a voter */
     /* The steady clock: ours, plus correction_ns, which moves towards settled + pace · elapsed. */
-    uint64_t window_ns;   /* begin; 0: none yet */
-    int64_t settled_ns;   /* of the windows before */
-    int64_t pace_ppb;     /* the majority's less ours */
+    uint64_t window_ns; /* begin; 0: none yet */
+    int64_t settled_ns; /* of the windows before */
+    int64_t pace_ppb;   /* the majority's less ours */
     int64_t correction_ns;
     uint64_t corrected_ns; /* when it was last moved */
     /* As last evaluated: */
@@ -100,8 +101,8 @@ void clock_peers_init(struct clock_peers *p);
 /* The other voters, and whether this node is one. Samples of those that stay are kept. */
 void clock_peers_set(struct clock_peers *p, const uint64_t *ids, size_t count, bool votes);
 
-/* A sample of a peer that is no voter is dropped. Returns the peer's lead, NULL if dropped; lent until
- * the next call. */
+/* A sample of a peer that is no voter is dropped. Returns the peer's lead, NULL if dropped; lent
+ * until the next call. */
 const struct clock_lead *clock_peers_sample(struct clock_peers *p, uint64_t id,
                                             const struct clock_sample *sample);
 
@@ -123,10 +124,11 @@ bool clock_peers_good(const struct clock_peers *p, uint64_t id);
 /* Own wall clock less the agreed one. false: there is none. */
 bool clock_peers_offset_ms(const struct clock_peers *p, int64_t *offset_ms);
 
-/* The cluster's time as the others know it: the median, the lower of two, less our monotonic clock. false: nobody
- * knows it. */
+/* The cluster's time as the others know it: the median, the lower of two, less our monotonic clock.
+ * false: nobody knows it. */
 bool clock_peers_cluster(const struct clock_peers *p, int64_t *cluster_ns);
-/* The earliest wall clock of all that were heard of lately, own included, less our monotonic one. */
+/* The earliest wall clock of all that were heard of lately, own included, less our monotonic one.
+ */
 int64_t clock_peers_earliest_wall(const struct clock_peers *p);
 
 #endif

@@ -91,10 +91,11 @@ static void warn_suspect(struct node *n, uint64_t now_ms)
                  (long long)offset_ms, p->wall.count, p->count + p->votes);
     }
     if (p->pace_doubt.suspect) {
-        log_warn("clock: this node's monotonic clock runs %+lld ppm against the majority's: it does "
-                 "not lead while another voter can; check the time service and the clock source of "
-                 "this host",
-                 (long long)(-p->pace_ppb / 1000));
+        log_warn(
+            "clock: this node's monotonic clock runs %+lld ppm against the majority's: it does "
+            "not lead while another voter can; check the time service and the clock source of "
+            "this host",
+            (long long)(-p->pace_ppb / 1000));
     }
 }
 
@@ -140,7 +141,7 @@ static uint64_t find_successor(const struct node *n)
     for (size_t i = 0; i < info.peers_count; i++) {
         const struct replica_peer_info *p = &info.peers[i];
         bool can = p->member.id != info.id && p->member.role == REPLICA_VOTER && p->connected &&
-                   clock_peers_good(&n->clock.peers, p->member.id);
+                   !p->unwilling && clock_peers_good(&n->clock.peers, p->member.id);
         if (can && p->match_index > best_match) {
             best = p->member.id;
             best_match = p->match_index;
@@ -178,6 +179,11 @@ void clock_watch_tick(struct node *n, uint64_t now_ms)
     cluster_clock_tick(&n->clock, clock_monotonic_ns(), clock_wall_ms());
     if (n->clock.anchor != before) {
         clock_watch_anchored(n);
+    }
+    bool suspect = clock_peers_suspect(&n->clock.peers);
+    if (suspect != w->suspect) {
+        w->suspect = suspect;
+        node_note_willing(n);
     }
     warn_suspect(n, now_ms);
     warn_split(n, now_ms);
@@ -223,10 +229,11 @@ void clock_watch_write_metrics(const struct node *n, struct text *t)
     metrics_single(t, "holdfast_clock_offset_seconds", "gauge",
                    "Own wall clock minus the one a majority agrees on; 0 when none does.",
                    (double)offset_ms / 1e3);
-    metrics_single(t, "holdfast_clock_suspect", "gauge",
-                   "1 while this node's clocks disagree with the majority's: it does not lead while "
-                   "others can.",
-                   clock_peers_suspect(p));
+    metrics_single(
+        t, "holdfast_clock_suspect", "gauge",
+        "1 while this node's clocks disagree with the majority's: it does not lead while "
+        "others can.",
+        clock_peers_suspect(p));
     metrics_single(t, "holdfast_clock_agreed", "gauge",
                    "1 while a majority of wall clocks agrees, as this node sees it.",
                    p->wall.found);

@@ -1,4 +1,5 @@
-/* clock_watch: the cluster's clock in a node: who tells it what, and what follows from its verdicts.
+/* clock_watch: the cluster's clock in a node: who tells it what, and what follows from its
+ * verdicts.
  *
  * What it owns: the hooks that exchange clocks with peers, warnings, and that a leader whose clocks
  * disagree with the majority hands over. What it refuses: any judgement of its own (clock_peers.h)
@@ -15,7 +16,7 @@
 #define CLOCK_WATCH_MEMBERS_MS   500   /* how often voters are looked up */
 #define CLOCK_WATCH_HAND_OVER_MS 5000  /* between two attempts to hand over */
 #define CLOCK_WATCH_WARN_MS      60000 /* between two warnings of the same thing */
-#define CLOCK_WATCH_APART_MS     1000  /* cluster's time from the agreed wall clock: worth a warning */
+#define CLOCK_WATCH_APART_MS     1000 /* cluster's time from the agreed wall clock: worth a warning */
 
 struct node;
 
@@ -24,6 +25,7 @@ struct clock_watch {
     uint64_t members_ms, hand_over_ms;
     uint64_t warned_suspect_ms, warned_split_ms, warned_apart_ms; /* 0: not yet */
     uint64_t split_since_ms; /* no majority agrees since; 0: one does */
+    bool suspect;            /* as told to the replica: then this node is not willing to lead */
     uint64_t hand_overs_total;
 };
 

@@ -201,7 +201,8 @@ const char *node_leader_address(struct node *n)
 
 void node_note_willing(struct node *n)
 {
-    replica_set_willing(n->replica, !n->drained && !disk_guard_silent(n->disk));
+    replica_set_willing(n->replica, !n->drained && !disk_guard_silent(n->disk) &&
+                                        !clock_peers_suspect(&n->clock.peers));
 }
 
 enum replica_status node_hand_over(struct node *n, uint64_t to_id)

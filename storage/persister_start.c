@@ -227,7 +227,7 @@ static void answered(struct stream *s, uint64_t now_ms)
     }
 }
 
-void start_tick(struct stream *s, uint64_t now_ms)
+void stream_start_tick(struct stream *s, uint64_t now_ms)
 {
     if (s->step != START_OTHERS && first_lane(s)->state == LANE_IDLE) {
         answered(s, now_ms);

@@ -310,7 +310,7 @@ enum stream_state stream_tick(struct stream *s, uint32_t ready, uint64_t now_ms)
         }
     }
     if (s->state == STREAM_STARTING) {
-        start_tick(s, now_ms);
+        stream_start_tick(s, now_ms);
     }
     for (uint32_t i = 0; i < s->lanes && s->state == STREAM_OPEN; i++) {
         run_tick(s, &s->runs[i], now_ms);

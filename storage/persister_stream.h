@@ -104,6 +104,6 @@ void stream_fail(struct stream *s, const char *error);
 /* Fails by what the lane says. */
 void stream_fail_lane(struct stream *s, const struct lane *lane);
 /* One tick of STARTING. */
-void start_tick(struct stream *s, uint64_t now_ms);
+void stream_start_tick(struct stream *s, uint64_t now_ms);
 
 #endif

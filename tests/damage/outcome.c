@@ -239,6 +239,7 @@ enum outcome outcome_of_start(const struct template *t, const char *directory, c
     memset(belief, 0, sizeof *belief);
     int errors = memfd_create("stderr", MFD_CLOEXEC);
     CHECK(errors >= 0);
+    CHECK(fcntl(errors, F_SETFL, O_APPEND) == 0); /* else threads write over each other's lines */
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {

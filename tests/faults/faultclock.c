@@ -1,11 +1,12 @@
-/* faultclock: clocks that are wrong on demand, for any program started with LD_PRELOAD=libfaultclock.so.
+/* faultclock: clocks that are wrong on demand, for any program started with
+ * LD_PRELOAD=libfaultclock.so.
  *
- * What it owns: clock_gettime, gettimeofday and time, as seen by the program and its libraries. What it
- * refuses: to change how long anything sleeps (timeouts of poll and of condition variables run by the
- * true clocks, as on a host whose clock was set).
+ * What it owns: clock_gettime, gettimeofday and time, as seen by the program and its libraries.
+ * What it refuses: to change how long anything sleeps (timeouts of poll and of condition variables
+ * run by the true clocks, as on a host whose clock was set).
  *
- * Happy path: a clock is asked for → the control file named by FAULTCLOCK_CONTROL is read again, at most
- * once in RELOAD_NS → the true clock is changed by what it says:
+ * Happy path: a clock is asked for → the control file named by FAULTCLOCK_CONTROL is read again, at
+ * most once in RELOAD_NS → the true clock is changed by what it says:
  *
  *     wall=3600000        the wall clock is ahead by so many ms; at once
  *     wall_ppm=-500       and runs faster by so much from now on

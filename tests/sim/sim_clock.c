@@ -1,16 +1,16 @@
-/* sim_clock: each node's clocks, and the cluster's time that the real server/clock makes of them. Only
- * with a machine that has time.
+/* sim_clock: each node's clocks, and the cluster's time that the real server/clock makes of them.
+ * Only with a machine that has time.
  *
- * The truth is the simulator's time. Honest clocks differ from it a little; some node, never so many
- * that no majority of the voters is honest, has clocks that are not: the wall clock jumps by up to an
- * hour, the monotonic clock runs up to some percent wrong, or both. Now and then all wall clocks step
- * together, which must move nothing.
+ * The truth is the simulator's time. Honest clocks differ from it a little; some node, never so
+ * many that no majority of the voters is honest, has clocks that are not: the wall clock jumps by
+ * up to an hour, the monotonic clock runs up to some percent wrong, or both. Now and then all wall
+ * clocks step together, which must move nothing.
  *
  * What must hold (sim_clock_stamp): what leaders stamp keeps its distance from the truth within
- * SIM_CLOCK_BOUND_MS for as long as somebody remembers the cluster's time. To that comes what a wrong
- * monotonic clock gains while its node has no honest majority to ask: nobody could notice. When nobody
- * remembers, after a restart of all, the anchor must be where honest wall clocks are, or the last
- * replicated time.
+ * SIM_CLOCK_BOUND_MS for as long as somebody remembers the cluster's time. To that comes what a
+ * wrong monotonic clock gains while its node has no honest majority to ask: nobody could notice.
+ * When nobody remembers, after a restart of all, the anchor must be where honest wall clocks are,
+ * or the last replicated time.
  *
  * Chance comes from a generator of its own, so that clocks change nothing else in a seed. */
 #include <stdlib.h>
@@ -20,16 +20,16 @@
 #include "raft/driver_internal.h"
 #include "tests/sim/sim.h"
 
-#define EPOCH_MS          1700000000000 /* the true wall clock at the simulator's time 0 */
-#define TICK_US           100000
-#define PING_TICKS        5
-#define HAND_OVER_US      5000000
-#define MEASURE_US        4000000 /* how long a majority must be there to notice */
-#define FORGET_US         15000000 /* how long liars that were a majority are remembered */
-#define RATE_MAX_PPM      20000
-#define HOUR_MS           3600000
-#define HONEST_PPM        30
-#define HONEST_WALL_MS    80
+#define EPOCH_MS       1700000000000 /* the true wall clock at the simulator's time 0 */
+#define TICK_US        100000
+#define PING_TICKS     5
+#define HAND_OVER_US   5000000
+#define MEASURE_US     4000000  /* how long a majority must be there to notice */
+#define FORGET_US      15000000 /* how long liars that were a majority are remembered */
+#define RATE_MAX_PPM   20000
+#define HOUR_MS        3600000
+#define HONEST_PPM     30
+#define HONEST_WALL_MS 80
 
 static uint64_t chance(struct sim *s, uint64_t bound)
 {
@@ -172,7 +172,8 @@ void sim_clock_loaded(struct sim_node *n, bool restarted)
 static void note_anchor(struct sim_node *n)
 {
     struct sim *s = n->sim;
-    int64_t error_ms = cluster_clock_now_ms(&n->clock, mono_ns(n)) - EPOCH_MS - (int64_t)(s->now_us / 1000);
+    int64_t error_ms =
+        cluster_clock_now_ms(&n->clock, mono_ns(n)) - EPOCH_MS - (int64_t)(s->now_us / 1000);
     sim_trace(s, "node %u: time from anchor %d, %lld ms off", n->index + 1, (int)n->clock.anchor,
               (long long)error_ms);
     if (n->clock.anchor == CLOCK_ANCHOR_TOLD || n->clock.anchor == CLOCK_ANCHOR_OTHERS) {
@@ -181,7 +182,8 @@ static void note_anchor(struct sim_node *n)
     }
     if (n->clock.anchor == CLOCK_ANCHOR_FLOOR) {
         s->stats.clock_floors++;
-        if (error_ms > s->clock_floor_ms + SIM_CLOCK_BOUND_MS + (int64_t)(s->clock_exposed_ns / 1000000)) {
+        if (error_ms >
+            s->clock_floor_ms + SIM_CLOCK_BOUND_MS + (int64_t)(s->clock_exposed_ns / 1000000)) {
             sim_violation(s, "node %u goes on %lld ms too early from what it heard", n->index + 1,
                           (long long)(error_ms - s->clock_floor_ms));
         }
@@ -192,8 +194,10 @@ static void note_anchor(struct sim_node *n)
     s->stats.clock_alone += n->clock.anchor == CLOCK_ANCHOR_ALONE;
     int64_t off_ms = error_ms - s->clock_step_ms;
     bool floor = error_ms <= s->clock_floor_ms + SIM_CLOCK_BOUND_MS;
-    if (n->clock.anchor == CLOCK_ANCHOR_AGREED && n->clocks.honest_us > 0 && s->clock_stamped && !floor &&
-        (off_ms > HONEST_WALL_MS + CLOCK_TOLERANCE_MS || off_ms < -HONEST_WALL_MS - CLOCK_TOLERANCE_MS)) {
+    if (n->clock.anchor == CLOCK_ANCHOR_AGREED && n->clocks.honest_us > 0 && s->clock_stamped &&
+        !floor &&
+        (off_ms > HONEST_WALL_MS + CLOCK_TOLERANCE_MS ||
+         off_ms < -HONEST_WALL_MS - CLOCK_TOLERANCE_MS)) {
         sim_violation(s, "node %u begins the cluster's time %lld ms from where honest clocks are",
                       n->index + 1, (long long)off_ms);
     }
@@ -331,12 +335,14 @@ void sim_clock_tick(struct sim_node *n)
     count_exposure(n);
     sim_push(s, TICK_US, SIM_CLOCK, n, 0, 0, NULL, 0);
     set_voters(n);
+    look_for_honest_majority(n, 0); /* the voters may be others now: perhaps this node alone */
     enum clock_anchor before = n->clock.anchor;
     cluster_clock_tick(&n->clock, mono_ns(n), wall_ms(n));
     if (n->clock.anchor != before) {
         note_anchor(n);
     }
-    if (!n->clocks.wrong && n->clocks.honest_us >= FORGET_US && clock_peers_suspect(&n->clock.peers)) {
+    if (!n->clocks.wrong && n->clocks.honest_us >= FORGET_US &&
+        clock_peers_suspect(&n->clock.peers)) {
         sim_violation(s, "node %u doubts its clocks, and they are honest", n->index + 1);
     }
     for (unsigned i = 0; n->clocks.ticks % PING_TICKS == 0 && i < s->swarm.nodes; i++) {
@@ -375,8 +381,8 @@ bool sim_clock_message(struct sim_node *n, uint64_t from_id, const struct messag
             .peer_cluster_ns = (int64_t)m->clock.cluster_ns,
             .peer_suspect = m->clock.suspect,
         };
-        bool from_leader = m->clock.leads && from_id == n->role_seen.leader_id &&
-                           m->term == n->role_seen.term;
+        bool from_leader =
+            m->clock.leads && from_id == n->role_seen.leader_id && m->term == n->role_seen.term;
         cluster_clock_sample(&n->clock, from_id, from_leader, &sample);
     }
     return true;
@@ -389,8 +395,8 @@ bool sim_clock_can_stamp(const struct sim_node *n)
     return !n->sim->clocks || !leads(n) || cluster_clock_ready(&n->clock);
 }
 
-/* How far time has moved from where it was at an anchor: at any of the last, because a node that was
- * away while the others began anew may remember what was before, and lead next. */
+/* How far time has moved from where it was at an anchor: at any of the last, because a node that
+ * was away while the others began anew may remember what was before, and lead next. */
 static uint64_t moved_ms(const struct sim *s, int64_t error_ms)
 {
     uint64_t least = UINT64_MAX;

@@ -66,6 +66,20 @@ static void put_disk(json_t *record, const Holdfast__NodeStatusResult *s)
     json_object_set_new(record, "checkpoint_failures", json_integer(s->checkpoint_failures));
 }
 
+/* "installing 45 %"; empty: the node serves. */
+static json_t *progress_text(const Holdfast__NodeStatusResult *s)
+{
+    static const char *const phases[] = {"", "loading", "replaying", "installing"};
+    char text[64] = "";
+    if (s->startup_phase > 0 && s->startup_phase < ARRAY_COUNT(phases)) {
+        unsigned percent = s->startup_total > 0
+                               ? (unsigned)(s->startup_done * 100 / s->startup_total)
+                               : 0;
+        snprintf(text, sizeof text, "%s %u %%", phases[s->startup_phase], percent);
+    }
+    return json_string(text);
+}
+
 static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeStatusResult *s)
 {
     char cluster[2 * LINK_CLUSTER_ID_SIZE + 1] = "";
@@ -97,6 +111,7 @@ static json_t *status_record(const struct ctl_member *m, const Holdfast__NodeSta
     json_object_set_new(record, "startup_phase", json_integer(s->startup_phase));
     json_object_set_new(record, "startup_done", json_integer((json_int_t)s->startup_done));
     json_object_set_new(record, "startup_total", json_integer((json_int_t)s->startup_total));
+    json_object_set_new(record, "progress", progress_text(s));
     return record;
 }
 
@@ -160,6 +175,7 @@ enum ctl_exit endpoint_status(struct ctl *ctl)
         {"address", "ADDRESS", CELL_TEXT},
         {"role", "ROLE", CELL_TEXT},
         {"ready", "READY", CELL_YES},
+        {"progress", "PROGRESS", CELL_TEXT},
         {"term", "TERM", CELL_NUMBER},
         {"commit_index", "COMMITTED", CELL_NUMBER},
         {"applied_index", "APPLIED", CELL_NUMBER},

@@ -1,5 +1,6 @@
-/* Unit tests of server/clock and server/clock_peers: a small world of voters with clocks of their own,
- * in which one leads. What wrong clocks may and may not do. The time of the world is the truth. */
+/* Unit tests of server/clock and server/clock_peers: a small world of voters with clocks of their
+ * own, in which one leads. What wrong clocks may and may not do. The time of the world is the
+ * truth. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,7 +28,7 @@ struct world {
     int64_t now_ms;
     size_t count, leader; /* index; count: nobody leads */
     int64_t way_there_us, way_back_us;
-    int64_t stamped_ms;   /* replicated time */
+    int64_t stamped_ms; /* replicated time */
     struct node nodes[NODES];
 };
 
