@@ -102,30 +102,28 @@ bool wal_write_may_be_torn(const void *at, size_t available, uint64_t salt, uint
         wal_round_up(h->size) > available) {
         return h->sequence < sequence; /* an earlier issue at this place; never one that makes no sense */
     }
-    /* The header is whole, so its sector is as it was to be; and so are those of a record that begins in
-     * such a sector and is whole itself. What begins in one and lies in such ones must be whole. */
-    size_t known = WAL_SECTOR_SIZE, offset = sizeof *h;
-    for (uint32_t i = 0; i < h->count; i++) {
+    /* The header is whole, so the sector that it stands in is that of one write, and a record that lies in
+     * it altogether must be whole. Of later sectors nothing can be concluded, not even from a record that
+     * reaches into one and is whole: the bytes that it has there may be those that were there before, zeros
+     * or the same record of an earlier issue that a crash had cut. */
+    size_t offset = sizeof *h;
+    for (uint32_t i = 0; i < h->count && offset + sizeof(struct record_header) <= WAL_SECTOR_SIZE; i++) {
         const struct record_header *record =
             (const struct record_header *)(const void *)((const uint8_t *)at + offset);
-        if (offset + sizeof *record > known) {
-            return true;
-        }
         if (offset + sizeof *record > h->size) {
             return false;
         }
         enum record_verdict verdict = record_check(record, h->size - offset);
         if (verdict == RECORD_INVALID) {
-            return record->size <= RECORD_DATA_SIZE_MAX && offset + record_size(record) > known;
+            return record->size <= RECORD_DATA_SIZE_MAX &&
+                   offset + record_size(record) > WAL_SECTOR_SIZE;
         }
         if (verdict != RECORD_VALID) {
             return false;
         }
         offset += record_size(record);
-        size_t sectors = (offset + WAL_SECTOR_SIZE - 1) / WAL_SECTOR_SIZE * WAL_SECTOR_SIZE;
-        known = sectors > known ? sectors : known;
     }
-    return wal_round_up(h->size) > known; /* all records are whole: the zeros behind may not be */
+    return true;
 }
 
 void wal_name(char name[static WAL_IO_NAME_SIZE], const char *pattern, uint64_t number)

@@ -739,6 +739,35 @@ static void test_what_makes_a_write_valid(void **state)
     assert_false(wal_write_ok(f->memory, span, salt, sequence));
 }
 
+/* A record that reaches into a sector with zeros is whole although that sector was never written: what
+ * comes behind it there is no damage. */
+static void test_zeros_of_a_torn_write(void **state)
+{
+    struct fixture *f = *state;
+    must_open(f);
+    put_vote(f, 1, 1);
+    static const uint8_t zeros[SECTOR];
+    uint32_t size =
+        (uint32_t)(SECTOR + 8 - sizeof(struct wal_write_header) - sizeof(struct record_header));
+    block_begin(f);
+    for (uint64_t index = 1; index <= 2; index++) {
+        record_encode(f->record, RECORD_COMMAND, index, 1, zeros, size);
+        assert_true(wal_block_add(&f->block, (const struct record_header *)(const void *)f->record));
+    }
+    assert_int_equal(block_end(f), 0);
+    uint64_t salt = f->core.salt, sequence = f->core.sequence_next - 1;
+    size_t span = (size_t)wal_round_up(f->block.size);
+    memset(f->memory + SECTOR, 0, span - SECTOR);
+    assert_false(wal_write_ok(f->memory, span, salt, sequence));
+    assert_true(wal_write_may_be_torn(f->memory, span, salt, sequence));
+    f->memory[sizeof(struct wal_write_header) + 8] ^= 1; /* in the sector that is whole: damage */
+    wal_write_header_seal((struct wal_write_header *)(void *)f->memory);
+    assert_true(wal_write_may_be_torn(f->memory, span, salt, sequence)); /* the record goes on outside */
+    record_encode(f->memory + sizeof(struct wal_write_header), RECORD_COMMAND, 1, 1, zeros, 8);
+    f->memory[sizeof(struct wal_write_header) + 8] ^= 1;
+    assert_false(wal_write_may_be_torn(f->memory, span, salt, sequence));
+}
+
 /* A client may choose the bytes of its commands. In a write that a crash left incomplete they must
  * not pass for a newer write: the node would refuse to start. */
 static void test_forged_header_in_a_torn_write(void **state)
@@ -950,6 +979,7 @@ int main(void)
         TEST(test_stale_writes_of_a_recycled_segment),
         TEST(test_what_makes_a_write_valid),
         TEST(test_forged_header_in_a_torn_write),
+        TEST(test_zeros_of_a_torn_write),
         TEST(test_left_over_files_are_tidied),
         TEST(test_segment_size_may_change),
         TEST(test_disk_full),
