@@ -18,13 +18,22 @@ void wal_watch_close(struct wal_watch *w)
     pthread_mutex_destroy(&w->mutex);
 }
 
-void wal_watch_begin(struct wal_watch *w, const char *what)
+static void note(struct wal_watch *w, const char *name, const char *action, size_t size,
+                 uint64_t offset)
 {
     pthread_mutex_lock(&w->mutex);
     w->busy = true;
     w->operation++;
-    snprintf(w->what, sizeof w->what, "%s", what);
+    w->name = name;
+    w->action = action;
+    w->size = size;
+    w->offset = offset;
     pthread_mutex_unlock(&w->mutex);
+}
+
+void wal_watch_begin(struct wal_watch *w, const char *what)
+{
+    note(w, what, NULL, 0, 0);
 }
 
 void wal_watch_end(struct wal_watch *w)
@@ -71,7 +80,16 @@ uint64_t wal_watch_age_ns(struct wal_watch *w)
 void wal_watch_what(struct wal_watch *w, char what[static WAL_WATCH_WHAT_SIZE])
 {
     pthread_mutex_lock(&w->mutex);
-    memcpy(what, w->what, sizeof w->what);
+    if (!w->busy) {
+        snprintf(what, WAL_WATCH_WHAT_SIZE, "nothing");
+    } else if (w->action == NULL) {
+        snprintf(what, WAL_WATCH_WHAT_SIZE, "%s", w->name);
+    } else if (w->size == 0) {
+        snprintf(what, WAL_WATCH_WHAT_SIZE, "%s: %s", w->name, w->action);
+    } else {
+        snprintf(what, WAL_WATCH_WHAT_SIZE, "%s: %s of %zu bytes at offset %llu", w->name, w->action,
+                 w->size, (unsigned long long)w->offset);
+    }
     pthread_mutex_unlock(&w->mutex);
 }
 
@@ -84,11 +102,8 @@ static struct wal_watch_io *self(struct wal_io *io)
 
 static struct wal_io *begin(struct wal_io *io, const char *name, const char *action)
 {
-    struct wal_watch_io *w = self(io);
-    char what[WAL_WATCH_WHAT_SIZE];
-    snprintf(what, sizeof what, "%s: %s", name, action);
-    wal_watch_begin(w->watch, what);
-    return w->inner;
+    note(self(io)->watch, name, action, 0, 0);
+    return self(io)->inner;
 }
 
 static int end(struct wal_io *io, int rv)
@@ -131,10 +146,8 @@ static int watch_read(struct wal_io *io, int file, uint64_t offset, void *data, 
 
 static int watch_write(struct wal_io *io, int file, uint64_t offset, const void *data, size_t size)
 {
-    char action[64];
-    snprintf(action, sizeof action, "write of %zu bytes at offset %llu", size,
-             (unsigned long long)offset);
-    struct wal_io *inner = begin(io, self(io)->name, action);
+    struct wal_io *inner = self(io)->inner;
+    note(self(io)->watch, self(io)->name, "write", size, offset);
     return end(io, inner->write(inner, file, offset, data, size));
 }
 

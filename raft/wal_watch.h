@@ -28,7 +28,11 @@ struct wal_watch {
     pthread_mutex_t mutex;
     bool busy;
     uint64_t operation; /* counts; tells one from the next */
-    char what[WAL_WATCH_WHAT_SIZE];
+    /* What it is: put into words only when somebody asks, for the log writes thousands of times a
+     * second. Lent until it ends. */
+    const char *name, *action; /* of a file; action NULL: name says it all */
+    size_t size;               /* of a write; 0: none */
+    uint64_t offset;
     /* the observer's */
     uint64_t seen_operation, seen_ns, age_ns;
 };
@@ -36,7 +40,8 @@ struct wal_watch {
 void wal_watch_init(struct wal_watch *w);
 void wal_watch_close(struct wal_watch *w);
 
-/* An operation begins; ends; or shows a sign of life, which is as good as an end and a beginning. */
+/* An operation begins; ends; or shows a sign of life, which is as good as an end and a beginning.
+ * what: lent until the end. */
 void wal_watch_begin(struct wal_watch *w, const char *what);
 void wal_watch_end(struct wal_watch *w);
 void wal_watch_progress(struct wal_watch *w);
@@ -46,7 +51,7 @@ void wal_watch_progress(struct wal_watch *w);
 uint64_t wal_watch_observe(struct wal_watch *w, uint64_t now_ns);
 /* As last observed. Any thread. */
 uint64_t wal_watch_age_ns(struct wal_watch *w);
-/* What is under way: "0000000000000001.wal offset 4096: write of 8192 bytes". */
+/* What is under way, "nothing" if nothing is: "0000000000000001.wal offset 4096: write of 8192 bytes". */
 void wal_watch_what(struct wal_watch *w, char what[static WAL_WATCH_WHAT_SIZE]);
 
 /* A wal_io that passes everything on to another and notes it, for the one thread that uses it. */
