@@ -244,17 +244,12 @@ enum ctl_exit audit_persist_read(struct audit *a, struct audit_persist *p, uint6
 
 static enum ctl_exit read_identity(struct audit *a, struct audit_engine *e)
 {
-    Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
-    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
     Holdfast__Response *response;
-    request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-    request.node_status = &body;
-    enum ctl_exit rv = ctl_call(a->ctl, &request, CLIENT_TARGET_LEADER, &response);
+    enum ctl_exit rv = ctl_read_status(a->ctl, CLIENT_TARGET_LEADER, &response);
     if (rv != CTL_OK) {
         return rv;
     }
-    if (response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS &&
-        response->node_status->cluster_id.len == LINK_CLUSTER_ID_SIZE &&
+    if (response->node_status->cluster_id.len == LINK_CLUSTER_ID_SIZE &&
         response->node_status->shards >= 1 && response->node_status->shards <= SHARDS_MAX) {
         const uint8_t *id = response->node_status->cluster_id.data;
         e->shards = response->node_status->shards;

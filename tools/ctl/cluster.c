@@ -29,26 +29,6 @@ static uint64_t patience_ms(const struct ctl *ctl)
     return ctl->timeout_ms < NODE_PATIENCE_MS ? ctl->timeout_ms : NODE_PATIENCE_MS;
 }
 
-/* NodeStatus of one node; the response is the caller's. */
-static enum ctl_exit read_status(struct ctl *ctl, uint64_t id, Holdfast__Response **response,
-                                 const char **wrong)
-{
-    Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
-    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
-    request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-    request.node_status = &body;
-    enum ctl_exit rv = ctl_call_quietly(ctl, &request, id, patience_ms(ctl), response, wrong);
-    if (rv == CTL_OK && (*response)->body_case != HOLDFAST__RESPONSE__BODY_NODE_STATUS) {
-        *wrong = "answered something else";
-        rv = CTL_FAILURE;
-    }
-    if (rv != CTL_OK && *response != NULL) {
-        holdfast__response__free_unpacked(*response, NULL);
-        *response = NULL;
-    }
-    return rv;
-}
-
 /* "79 GiB", "512 MiB, low": for people; the figures are there too. */
 static void put_disk(json_t *record, const Holdfast__NodeStatusResult *s)
 {
@@ -72,9 +52,8 @@ static json_t *progress_text(const Holdfast__NodeStatusResult *s)
     static const char *const phases[] = {"", "loading", "replaying", "installing"};
     char text[64] = "";
     if (s->startup_phase > 0 && s->startup_phase < ARRAY_COUNT(phases)) {
-        unsigned percent = s->startup_total > 0
-                               ? (unsigned)(s->startup_done * 100 / s->startup_total)
-                               : 0;
+        unsigned percent =
+            s->startup_total > 0 ? (unsigned)(s->startup_done * 100 / s->startup_total) : 0;
         snprintf(text, sizeof text, "%s %u %%", phases[s->startup_phase], percent);
     }
     return json_string(text);
@@ -134,7 +113,7 @@ static enum ctl_exit survey_take(struct ctl *ctl, struct survey *s)
         Holdfast__Response *response;
         const char *wrong;
         s->voters += m->role == 2 ? 1 : 0;
-        if (read_status(ctl, m->id, &response, &wrong) != CTL_OK) {
+        if (ctl_read_status_quietly(ctl, m->id, patience_ms(ctl), &response, &wrong) != CTL_OK) {
             json_array_append_new(s->nodes, json_pack("{s:I, s:s, s:b, s:s}", "id",
                                                       (json_int_t)m->id, "address", m->node_address,
                                                       "reachable", 0, "role", wrong));
@@ -294,20 +273,15 @@ enum ctl_exit member_list(struct ctl *ctl)
         {"node_address", "NODE ADDRESS", CELL_TEXT},
         {"raft_address", "RAFT ADDRESS", CELL_TEXT},
     };
-    Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
-    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
     Holdfast__Response *response;
-    request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-    request.node_status = &body;
     /* The leader knows who is connected and how far; any node knows who the members are. */
-    enum ctl_exit rv = ctl_call(ctl, &request, CLIENT_TARGET_LEADER, &response);
+    enum ctl_exit rv = ctl_read_status(ctl, CLIENT_TARGET_LEADER, &response);
     if (rv != CTL_OK) {
         return rv;
     }
     json_t *records = json_array();
     const Holdfast__NodeStatusResult *s = response->node_status;
-    for (size_t i = 0;
-         response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS && i < s->n_members; i++) {
+    for (size_t i = 0; i < s->n_members; i++) {
         const Holdfast__Member *m = s->members[i];
         json_array_append_new(
             records, json_pack("{s:I, s:s, s:b, s:b, s:I, s:s, s:s}", "id", (json_int_t)m->id,
@@ -327,7 +301,8 @@ static uint64_t find_leader(struct ctl *ctl)
     Holdfast__Response *response;
     const char *wrong;
     uint64_t id = 0;
-    if (read_status(ctl, CLIENT_TARGET_LEADER, &response, &wrong) == CTL_OK) {
+    if (ctl_read_status_quietly(ctl, CLIENT_TARGET_LEADER, patience_ms(ctl), &response, &wrong) ==
+        CTL_OK) {
         id = response->node_status->role == 2 ? response->node_status->id : 0;
         holdfast__response__free_unpacked(response, NULL);
     }

@@ -66,6 +66,12 @@ enum ctl_exit ctl_call_quietly(struct ctl *ctl, Holdfast__Request *request, uint
                                uint64_t timeout_ms, Holdfast__Response **response,
                                const char **wrong);
 
+/* The NodeStatus of a target. CTL_OK: response->node_status is there and the caller's, else it was
+ * explained (or *wrong says why) and *response is NULL. */
+enum ctl_exit ctl_read_status(struct ctl *ctl, uint64_t target, Holdfast__Response **response);
+enum ctl_exit ctl_read_status_quietly(struct ctl *ctl, uint64_t target, uint64_t timeout_ms,
+                                      Holdfast__Response **response, const char **wrong);
+
 /* Fills in the consistency that --consistency asks for, and returns the target that goes with it.
  */
 uint64_t ctl_read_target(const struct ctl *ctl, Holdfast__Request *request);

@@ -228,20 +228,14 @@ static enum ctl_exit give_up(const struct demo *d, const char *name, const char 
 static bool nodes_ready(struct ctl *ctl, size_t count, uint64_t *waiting)
 {
     for (size_t i = 0; i < count; i++) {
-        Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
-        Holdfast__Request request = HOLDFAST__REQUEST__INIT;
         Holdfast__Response *response;
         const char *wrong;
         *waiting = i + 1;
-        request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-        request.node_status = &body;
-        enum ctl_exit rv =
-            ctl_call_quietly(ctl, &request, i + 1, READY_PATIENCE_MS, &response, &wrong);
-        bool ready = rv == CTL_OK && response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS &&
-                     response->node_status->ready && response->node_status->leader_id != 0;
-        if (response != NULL) {
-            holdfast__response__free_unpacked(response, NULL);
+        if (ctl_read_status_quietly(ctl, i + 1, READY_PATIENCE_MS, &response, &wrong) != CTL_OK) {
+            return false;
         }
+        bool ready = response->node_status->ready && response->node_status->leader_id != 0;
+        holdfast__response__free_unpacked(response, NULL);
         if (!ready) {
             return false;
         }

@@ -1,13 +1,13 @@
 /* member add, promote, demote, remove, replace: who the members of the cluster are (docs/adr/0012).
  *
- * Each command looks at the configuration first, does what is missing step by step, and waits where a
- * step needs time (--wait): so an interrupted command is finished by repeating it. The leader guards the
- * steps (server/members.c); what it refuses is printed in its words.
+ * Each command looks at the configuration first, does what is missing step by step, and waits where
+ * a step needs time (--wait): so an interrupted command is finished by repeating it. The leader
+ * guards the steps (server/members.c); what it refuses is printed in its words.
  *
  *     replace = add as a standby → caught up → promote → remove the old one
  *
- * Order: the new one is a voter before the old one goes. With the old one dead the cluster survives as
- * many further losses at every step as it did before. */
+ * Order: the new one is a voter before the old one goes. With the old one dead the cluster survives
+ * as many further losses at every step as it did before. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,10 +19,10 @@
 #include "tools/ctl/ctl.h"
 #include "tools/ctl/process.h"
 
-#define POLL_MS         100
-#define PROGRESS_MS     2000 /* between two lines about a member that catches up */
-#define CAUGHT_UP_LAG   64   /* entries: as the leader's rule for a promotion */
-#define CHANGE_TRIES    5    /* of a change whose outcome was unknown, or that needed a moment more */
+#define POLL_MS       100
+#define PROGRESS_MS   2000 /* between two lines about a member that catches up */
+#define CAUGHT_UP_LAG 64   /* entries: as the leader's rule for a promotion */
+#define CHANGE_TRIES  5    /* of a change whose outcome was unknown, or that needed a moment more */
 
 enum { ROLE_SPARE, ROLE_STANDBY, ROLE_VOTER };
 
@@ -41,30 +41,24 @@ struct seen {
 
 static enum ctl_exit look(struct ctl *ctl, uint64_t id, struct seen *seen)
 {
-    Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
-    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
     Holdfast__Response *response;
-    request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-    request.node_status = &body;
     *seen = (struct seen){.id = id};
-    enum ctl_exit rv = ctl_call(ctl, &request, CLIENT_TARGET_LEADER, &response);
+    enum ctl_exit rv = ctl_read_status(ctl, CLIENT_TARGET_LEADER, &response);
     if (rv != CTL_OK) {
         return rv;
     }
-    if (response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS) {
-        const Holdfast__NodeStatusResult *s = response->node_status;
-        seen->last_index = s->last_index;
-        for (size_t i = 0; i < s->n_members; i++) {
-            const Holdfast__Member *m = s->members[i];
-            if (m->id == id) {
-                seen->is_member = true;
-                seen->leads = id == s->id;
-                seen->connected = m->connected || seen->leads;
-                seen->role = m->role;
-                seen->match_index = seen->leads ? s->last_index : m->match_index;
-                str_copy(seen->raft_address, CLIENT_ADDRESS_SIZE, str_from(m->raft_address));
-                str_copy(seen->node_address, CLIENT_ADDRESS_SIZE, str_from(m->node_address));
-            }
+    const Holdfast__NodeStatusResult *s = response->node_status;
+    seen->last_index = s->last_index;
+    for (size_t i = 0; i < s->n_members; i++) {
+        const Holdfast__Member *m = s->members[i];
+        if (m->id == id) {
+            seen->is_member = true;
+            seen->leads = id == s->id;
+            seen->connected = m->connected || seen->leads;
+            seen->role = m->role;
+            seen->match_index = seen->leads ? s->last_index : m->match_index;
+            str_copy(seen->raft_address, CLIENT_ADDRESS_SIZE, str_from(m->raft_address));
+            str_copy(seen->node_address, CLIENT_ADDRESS_SIZE, str_from(m->node_address));
         }
     }
     holdfast__response__free_unpacked(response, NULL);
@@ -102,15 +96,16 @@ static enum ctl_exit show(struct ctl *ctl, uint64_t id)
     return rv;
 }
 
-/* Asks the leader for one change; again while the outcome is unknown, or (patient) while it is refused:
- * repeating does no harm. The last answer is explained. */
+/* Asks the leader for one change; again while the outcome is unknown, or (patient) while it is
+ * refused: repeating does no harm. The last answer is explained. */
 static enum ctl_exit change(struct ctl *ctl, Holdfast__Request *request, bool patient)
 {
     enum ctl_exit rv = CTL_FAILURE;
     for (int left = CHANGE_TRIES; left > 0; left--) {
         Holdfast__Response *response;
         const char *wrong;
-        rv = ctl_call_quietly(ctl, request, CLIENT_TARGET_LEADER, ctl->timeout_ms, &response, &wrong);
+        rv = ctl_call_quietly(ctl, request, CLIENT_TARGET_LEADER, ctl->timeout_ms, &response,
+                              &wrong);
         bool again = left > 1 && (rv == CTL_UNKNOWN || (patient && rv == CTL_REFUSED));
         if (rv != CTL_OK && !again) {
             const char *message = response != NULL ? response->message : "";
@@ -284,9 +279,10 @@ enum ctl_exit members_add(struct ctl *ctl)
     if (rv == CTL_OK) {
         print_member(ctl, &seen);
         if (seen.role != ROLE_VOTER) {
-            ctl_hint("start the node, without --new-cluster, if it is not running; then: holdfastctl "
-                     "member promote %" PRIu64,
-                     id);
+            ctl_hint(
+                "start the node, without --new-cluster, if it is not running; then: holdfastctl "
+                "member promote %" PRIu64,
+                id);
         }
     }
     return rv;
@@ -302,7 +298,8 @@ enum ctl_exit members_promote(struct ctl *ctl)
 enum ctl_exit members_demote(struct ctl *ctl)
 {
     uint64_t id = ctl_value(&ctl->arguments, "ID")->u64;
-    uint32_t role = strcmp(ctl_text(&ctl->arguments, "to"), "spare") == 0 ? ROLE_SPARE : ROLE_STANDBY;
+    uint32_t role =
+        strcmp(ctl_text(&ctl->arguments, "to"), "spare") == 0 ? ROLE_SPARE : ROLE_STANDBY;
     struct seen seen;
     char what[96];
     snprintf(what, sizeof what, "node %" PRIu64 " will be a %s and count for no majority", id,
@@ -359,7 +356,8 @@ enum ctl_exit members_replace(struct ctl *ctl)
         return rv;
     }
     if (!old.is_member && !new.is_member) {
-        ctl_say("refused: neither node %" PRIu64 " nor node %" PRIu64 " is a member", old_id, new_id);
+        ctl_say("refused: neither node %" PRIu64 " nor node %" PRIu64 " is a member", old_id,
+                new_id);
         ctl_hint("holdfastctl member list");
         return CTL_REFUSED;
     }

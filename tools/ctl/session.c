@@ -410,19 +410,46 @@ uint64_t ctl_read_target(const struct ctl *ctl, Holdfast__Request *request)
     return CLIENT_TARGET_LEADER;
 }
 
-static enum ctl_exit read_node_status(struct ctl *ctl, Holdfast__Response **response)
+/* Only a status is one; anything else is freed. */
+static enum ctl_exit keep_status(enum ctl_exit rv, Holdfast__Response **response,
+                                 const char **wrong)
+{
+    if (rv == CTL_OK && (*response)->body_case != HOLDFAST__RESPONSE__BODY_NODE_STATUS) {
+        *wrong = "the node's answer is not a status";
+        rv = CTL_FAILURE;
+    }
+    if (rv != CTL_OK && *response != NULL) {
+        holdfast__response__free_unpacked(*response, NULL);
+        *response = NULL;
+    }
+    return rv;
+}
+
+enum ctl_exit ctl_read_status(struct ctl *ctl, uint64_t target, Holdfast__Response **response)
+{
+    Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
+    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
+    const char *wrong = NULL;
+    request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
+    request.node_status = &body;
+    *response = NULL;
+    enum ctl_exit rv = keep_status(ctl_call(ctl, &request, target, response), response, &wrong);
+    if (wrong != NULL) {
+        ctl_say("%s", wrong);
+    }
+    return rv;
+}
+
+enum ctl_exit ctl_read_status_quietly(struct ctl *ctl, uint64_t target, uint64_t timeout_ms,
+                                      Holdfast__Response **response, const char **wrong)
 {
     Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
     Holdfast__Request request = HOLDFAST__REQUEST__INIT;
     request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
     request.node_status = &body;
-    enum ctl_exit rv = ctl_call(ctl, &request, CLIENT_TARGET_ANY, response);
-    if (rv == CTL_OK && (*response)->body_case != HOLDFAST__RESPONSE__BODY_NODE_STATUS) {
-        ctl_say("the node's answer is not a status");
-        holdfast__response__free_unpacked(*response, NULL);
-        rv = CTL_FAILURE;
-    }
-    return rv;
+    *response = NULL;
+    return keep_status(ctl_call_quietly(ctl, &request, target, timeout_ms, response, wrong),
+                       response, wrong);
 }
 
 enum ctl_exit ctl_resolve_time(struct ctl *ctl, const struct ctl_value *value, int64_t *ms)
@@ -432,7 +459,7 @@ enum ctl_exit ctl_resolve_time(struct ctl *ctl, const struct ctl_value *value, i
         return CTL_OK;
     }
     Holdfast__Response *response;
-    enum ctl_exit rv = read_node_status(ctl, &response);
+    enum ctl_exit rv = ctl_read_status(ctl, CLIENT_TARGET_ANY, &response);
     if (rv != CTL_OK) {
         return rv;
     }
@@ -461,7 +488,7 @@ enum ctl_exit ctl_members(struct ctl *ctl, struct ctl_member members[static CTL_
                           size_t *count)
 {
     Holdfast__Response *response;
-    enum ctl_exit rv = read_node_status(ctl, &response);
+    enum ctl_exit rv = ctl_read_status(ctl, CLIENT_TARGET_ANY, &response);
     if (rv != CTL_OK) {
         return rv;
     }

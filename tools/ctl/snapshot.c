@@ -1,8 +1,8 @@
 /* snapshot save|inspect|verify|restore.
  *
- * save pulls the chunks of one checkpoint from one node, as a peer does that catches up; a node that
- * goes away in the middle takes its ticket with it, so save starts over elsewhere only when it is
- * run again. The others need no node. The file is storage/snapshot's, the data directory
+ * save pulls the chunks of one checkpoint from one node, as a peer does that catches up; a node
+ * that goes away in the middle takes its ticket with it, so save starts over elsewhere only when it
+ * is run again. The others need no node. The file is storage/snapshot's, the data directory
  * server/restore's. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -58,7 +58,9 @@ static json_t *describe(const char *path, const struct snapshot_header *h, uint6
         {"time", "CLUSTER TIME", CELL_TEXT}, {"saved_at", "SAVED AT", CELL_TEXT},                  \
         {"node", "FROM NODE", CELL_NUMBER}, {"digest", "DIGEST", CELL_TEXT},                       \
         {"blocks", "BLOCKS", CELL_NUMBER}, {"bytes", "BYTES", CELL_NUMBER},                        \
-        {"version", "WRITTEN BY", CELL_TEXT}
+    {                                                                                              \
+        "version", "WRITTEN BY", CELL_TEXT                                                         \
+    }
 
 static void print(struct ctl *ctl, json_t *record)
 {
@@ -92,22 +94,16 @@ static enum ctl_exit choose_node(struct save *s)
     enum ctl_exit rv = ctl_members(s->ctl, members, &count);
     uint64_t leader = 0;
     for (size_t i = 0; rv == CTL_OK && i < count; i++) {
-        Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
-        Holdfast__Request request = HOLDFAST__REQUEST__INIT;
         Holdfast__Response *response;
         const char *wrong;
-        request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-        request.node_status = &body;
         uint64_t patience_ms = s->ctl->timeout_ms < 2000 ? s->ctl->timeout_ms : 2000;
-        if (ctl_call_quietly(s->ctl, &request, members[i].id, patience_ms, &response, &wrong) !=
+        if (ctl_read_status_quietly(s->ctl, members[i].id, patience_ms, &response, &wrong) !=
             CTL_OK) {
             continue;
         }
-        const Holdfast__NodeStatusResult *status =
-            response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS ? response->node_status
-                                                                         : NULL;
-        bool leads = status != NULL && status->role == 2;
-        bool well = status != NULL && status->ready && !status->installing && !status->refilling;
+        const Holdfast__NodeStatusResult *status = response->node_status;
+        bool leads = status->role == 2;
+        bool well = status->ready && !status->installing && !status->refilling;
         holdfast__response__free_unpacked(response, NULL);
         if (well && !leads) {
             s->node = members[i].id;
@@ -146,19 +142,11 @@ static enum ctl_exit ask_ticket(struct save *s, bool fresh, const char **wrong)
 
 static enum ctl_exit read_applied(struct save *s, uint64_t *index, const char **wrong)
 {
-    Holdfast__NodeStatus body = HOLDFAST__NODE_STATUS__INIT;
-    Holdfast__Request request = HOLDFAST__REQUEST__INIT;
     Holdfast__Response *response;
-    request.body_case = HOLDFAST__REQUEST__BODY_NODE_STATUS;
-    request.node_status = &body;
     enum ctl_exit rv =
-        ctl_call_quietly(s->ctl, &request, s->node, s->ctl->timeout_ms, &response, wrong);
+        ctl_read_status_quietly(s->ctl, s->node, s->ctl->timeout_ms, &response, wrong);
     if (rv == CTL_OK) {
-        *index = response->body_case == HOLDFAST__RESPONSE__BODY_NODE_STATUS
-                     ? response->node_status->applied_index
-                     : 0;
-    }
-    if (response != NULL) {
+        *index = response->node_status->applied_index;
         holdfast__response__free_unpacked(response, NULL);
     }
     return rv;
@@ -182,7 +170,8 @@ static enum ctl_exit wait_ticket(struct save *s, const char **wrong)
         rv = ask_ticket(s, false, wrong);
     }
     if (rv == CTL_OK && fresh && s->opened->snapshot_open->index < index) {
-        *wrong = "no checkpoint was written in time: its log says why; --newest takes what there is";
+        *wrong =
+            "no checkpoint was written in time: its log says why; --newest takes what there is";
         rv = CTL_UNREACHABLE;
     }
     return rv;
@@ -369,13 +358,12 @@ enum ctl_exit snapshot_verify(struct ctl *ctl)
         return CTL_FAILURE;
     }
     json_t *record = describe(path, &header, c.bytes);
-    json_t *more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "skus",
-                             (json_int_t)c.skus, "sales", (json_int_t)c.sales, "users",
-                             (json_int_t)c.users, "orders", (json_int_t)c.orders, "orders_pending",
-                             (json_int_t)c.orders_pending, "leases", (json_int_t)c.leases,
-                             "denials", (json_int_t)c.denials, "events_pending",
-                             (json_int_t)c.events_pending, "last_event",
-                             (json_int_t)c.last_event, "whole", 1);
+    json_t *more =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "skus", (json_int_t)c.skus,
+                  "sales", (json_int_t)c.sales, "users", (json_int_t)c.users, "orders",
+                  (json_int_t)c.orders, "orders_pending", (json_int_t)c.orders_pending, "leases",
+                  (json_int_t)c.leases, "denials", (json_int_t)c.denials, "events_pending",
+                  (json_int_t)c.events_pending, "last_event", (json_int_t)c.last_event, "whole", 1);
     json_object_update(record, more);
     json_decref(more);
     output_record(&ctl->output, columns, ARRAY_COUNT(columns), record);
@@ -387,10 +375,14 @@ enum ctl_exit snapshot_verify(struct ctl *ctl)
 enum ctl_exit snapshot_restore(struct ctl *ctl)
 {
     static const struct output_column columns[] = {
-        {"data_dir", "DATA DIRECTORY", CELL_TEXT},     {"id", "NODE", CELL_NUMBER},
-        {"cluster_id", "CLUSTER", CELL_TEXT},          {"from_cluster_id", "FROM CLUSTER", CELL_TEXT},
-        {"index", "FROM INDEX", CELL_NUMBER},          {"from_digest", "FROM DIGEST", CELL_TEXT},
-        {"first_index", "FIRST NEW INDEX", CELL_NUMBER}, {"digest", "DIGEST", CELL_TEXT},
+        {"data_dir", "DATA DIRECTORY", CELL_TEXT},
+        {"id", "NODE", CELL_NUMBER},
+        {"cluster_id", "CLUSTER", CELL_TEXT},
+        {"from_cluster_id", "FROM CLUSTER", CELL_TEXT},
+        {"index", "FROM INDEX", CELL_NUMBER},
+        {"from_digest", "FROM DIGEST", CELL_TEXT},
+        {"first_index", "FIRST NEW INDEX", CELL_NUMBER},
+        {"digest", "DIGEST", CELL_TEXT},
     };
     const struct ctl_arguments *a = &ctl->arguments;
     const struct ctl_value *members = ctl_value(a, "member");
