@@ -298,6 +298,8 @@ def test_same_bytes_after_a_restart(stage):
         again = stage.place("open", "constant", key, sku=sku)
         assert (again.status, again.body) == (before.status, before.body)
         assert again.headers["idempotency-replayed"] == "true"
+        assert again.headers["holdfast-origin-index"] == before.headers["holdfast-log-index"]
+        assert int(again.headers["holdfast-log-index"]) > int(before.headers["holdfast-log-index"])
 
 
 def test_outcome_unknown_is_settled_by_the_key(stage):
