@@ -99,6 +99,9 @@ static void answer_reply(struct exchange *x, const struct reply *r)
     if (r->flags & REPLY_REPLAYED) {
         x->replayed = true;
         g->idempotency_replays++;
+        out_literal(&x->fields, "Holdfast-Origin-Index: ");
+        out_u64(&x->fields, r->origin_index);
+        out_literal(&x->fields, "\r\n");
     }
     add_witness(x, &c, r);
     if (r->result != RESULT_OK) {
