@@ -80,7 +80,7 @@ def schedule(seed, time_s, options, nodes=3, postgres=True, gateways=1, availabl
     t, quiet_until = START_S, 0.0
     while True:
         t += min(max(rng.expovariate(1 / options.mean_s), options.mean_s * 0.2), options.mean_s * 3)
-        t = max(t, quiet_until)
+        t = round(max(t, quiet_until), 3)
         active = [e for e in events if e.at_s + e.for_s > t]
         if t >= end_s - options.shortest_s:
             return events
@@ -96,7 +96,7 @@ def schedule(seed, time_s, options, nodes=3, postgres=True, gateways=1, availabl
         target = rng.choices(targets, [TARGETS.get(x, 1) for x in targets])[0]
         lasts = rng.uniform(options.shortest_s, options.longest_s) * SHORTER.get(target, 1)
         lasts = round(min(lasts, end_s - t), 3)
-        events.append(Event(round(t, 3), kind, target, some_parameters(kind, rng), lasts))
+        events.append(Event(t, kind, target, some_parameters(kind, rng), lasts))
         if faults.KINDS[kind].alone:
             quiet_until = t + lasts + REST_S
 

@@ -54,6 +54,7 @@ class Plan:
     nodes: int = 3
     gateways: int = 1
     postgres: bool = True
+    network: str = "auto"  # proxy | namespaces | none; auto: what the schedule's kinds need
     node_options: list = dataclasses.field(default_factory=list)
     gateway_options: list = dataclasses.field(default_factory=list)
     workload: str = "mixed"
@@ -90,6 +91,8 @@ class Plan:
         lines = [f"# seed {self.seed}", "[scenario]", f"title = {self.title or self.name}",
                  f"time = {duration_text(self.time_s)}", "", "[cluster]", f"nodes = {self.nodes}",
                  f"gateways = {self.gateways}", f"postgres = {'yes' if self.postgres else 'no'}"]
+        if self.network != "auto":
+            lines.append(f"network = {self.network}")
         if self.node_options:
             lines.append("node-options = " + " ".join(self.node_options))
         if self.gateway_options:

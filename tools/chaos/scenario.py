@@ -35,7 +35,7 @@ from plan import Event, Plan, duration
 FOLDER = pathlib.Path(__file__).resolve().parent / "scenarios"
 SUFFIX = ".scenario"
 KEYS = {"scenario": {"title", "time"},
-        "cluster": {"nodes", "gateways", "postgres", "node-options", "gateway-options"},
+        "cluster": {"nodes", "gateways", "postgres", "network", "node-options", "gateway-options"},
         "nemesis": {"kinds", "mean", "duration", "overlap", "start"}}
 NODES_MAX = 9
 
@@ -52,7 +52,7 @@ class ScenarioError(Exception):
 class Scenario:
     """What a file says; plan(seed) makes of it what a run does."""
     base: Plan
-    nemesis: nemesis.Options = None
+    options: nemesis.Options = None  # of the nemesis; None: only the lines
     about: str = ""
 
     def plan(self, seed, time_s=None, workload=None, available=None):
@@ -64,9 +64,9 @@ class Scenario:
             plan.schedule = [dataclasses.replace(e) for e in plan.schedule]
         if workload is not None:
             plan.workload, plan.workload_options = workload, {}
-        if self.nemesis is not None:
+        if self.options is not None:
             plan.schedule = sorted(plan.schedule + nemesis.schedule(
-                seed, plan.time_s, self.nemesis, plan.nodes, plan.postgres, plan.gateways, available), key=lambda e: e.at_s)
+                seed, plan.time_s, self.options, plan.nodes, plan.postgres, plan.gateways, available), key=lambda e: e.at_s)
         return plan
 
 
@@ -155,6 +155,10 @@ class _Reader:
     def take_cluster(self, key, value):
         if key in ("node-options", "gateway-options"):
             setattr(self.plan, key.replace("-", "_"), shlex.split(value))
+        elif key == "network":
+            if value not in ("auto", "proxy", "namespaces", "none"):
+                raise ValueError(f"network is auto, proxy, namespaces or none, not {value}")
+            self.plan.network = value
         elif key == "postgres":
             if value not in ("yes", "no"):
                 raise ValueError(f"postgres is yes or no, not {value}")
