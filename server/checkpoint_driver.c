@@ -126,9 +126,9 @@ static size_t hand_over_slice(struct checkpoint_driver *d, size_t room)
 {
     uint64_t begun_ns = clock_monotonic_ns();
     size_t left = 1;
-    for (size_t done = 0; left > 0 && done + CHECKPOINT_STEP_BLOCKS <= room &&
-                          done < CHECKPOINT_SLICE_BLOCKS &&
-                          clock_monotonic_ns() - begun_ns < CHECKPOINT_SLICE_NS;
+    for (size_t done = 0;
+         left > 0 && done + CHECKPOINT_STEP_BLOCKS <= room && done < CHECKPOINT_SLICE_BLOCKS &&
+         clock_monotonic_ns() - begun_ns < CHECKPOINT_SLICE_NS;
          done += CHECKPOINT_STEP_BLOCKS) {
         left = engine_checkpoint_step(d->engine, CHECKPOINT_STEP_BLOCKS);
     }
@@ -151,7 +151,7 @@ static void timer_cb(uv_timer_t *timer)
 void checkpoint_driver_settle(struct engine *engine)
 {
     uint64_t begun_ns = clock_monotonic_ns();
-    while (engine_settle(engine, 1024) > 0 &&
+    while (engine_settle(engine, CHECKPOINT_SETTLE_BLOCKS) > 0 &&
            clock_monotonic_ns() - begun_ns < CHECKPOINT_SETTLE_NS) {
     }
 }
@@ -179,8 +179,8 @@ void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint6
         !engine_checkpoint_ready(d->engine)) {
         return;
     }
-    if (d->asked_index > d->last_index || applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||
-        now_ms - d->last_ms >= d->interval_ms) {
+    if (d->asked_index > d->last_index || applied - d->last_index >= d->entries_max ||
+        applied_bytes - d->last_bytes >= d->size_max || now_ms - d->last_ms >= d->interval_ms) {
         d->begun_bytes = applied_bytes;
         begin(d);
     }
