@@ -117,14 +117,11 @@ class Conductor:
             raise RuntimeError("none of its faults can be done here: " + "; ".join(self.left_out))
         self.stand.up()
         self.history = history.Writer(self.out / "history.jsonl")
-        self.note("setup", phase="setup")
         options = workload.Options(kind=plan.workload, seed=plan.seed, **plan.workload_options)
         self.load = workload.Workload(self.stand.cluster, options, self.history)
         self.load.prepare()
 
     def hurt(self):
-        self.phase = "load"
-        self.note("load", phase="load")
         self.load_begun = time.monotonic()
         self.load.start()
         self.phase = "faults"
@@ -189,23 +186,40 @@ class Conductor:
     # ---- faults ----
 
     def inject(self, event):
+        fault = faults.make(self.stand, event.kind, **event.parameters)
+        entry = (fault, event)
+
+        def before(_):
+            """Victims are known, nothing is done."""
+            for other, _ in self.injected:
+                if clash(fault, other):
+                    raise faults.LeftOut(f"{other.describe()} is active")
+            self.injected.append(entry)
+            self.record(fault, "start")
         try:
-            fault = faults.make(self.stand, event.kind, **event.parameters)
-            fault.inject(event.target)
-        except (faults.LeftOut, ValueError) as e:
+            fault.inject(event.target, before)
+            self.count += 1
+        except (faults.LeftOut, ValueError, LookupError) as e:
             self.note(f"left out: {event.text()}: {e}")
             self.progress.say(f"left out: {event.text()}: {e}")
-            return
-        self.injected.append((fault, event))
-        self.count += 1
+            if entry in self.injected:
+                self.heal_one(entry)
+
+    def record(self, fault, phase):
+        line = fault.event(phase)
+        line.pop("ev")
+        self.history.fault(line.pop("kind"), line.pop("target"), line.pop("phase"), **line)
 
     def heal(self, event):
         for entry in [x for x in self.injected if x[1] is event]:
             self.heal_one(entry)
 
     def heal_one(self, entry):
-        self.injected.remove(entry)
-        entry[0].heal()
+        try:
+            entry[0].heal()
+        finally:
+            self.injected.remove(entry)
+            self.record(entry[0], "end")
 
     def heal_all(self):
         self.phase = "heal"
@@ -218,9 +232,10 @@ class Conductor:
 
     def settle(self):
         self.phase = "settle"
-        self.note("settle", phase="settle")
         self.load.stop()
         left = self.load.settle(5.0 if self.interrupted else SETTLE_S)
+        for text in self.load.broken:
+            self.problem(text)
         if left and not self.interrupted:
             self.problem(f"{left} calls have no answer {SETTLE_S:g} s after everything was healed")
 
@@ -315,6 +330,17 @@ class Conductor:
         value.update(ended=how, faults_injected=self.count, problems=self.problems,
                      seconds=round(time.monotonic() - self.begun, 1))
         write_json(path, value)
+
+
+# ---- faults that meet ----
+
+def clash(a, b):
+    """Whether two faults would undo each other: they share a victim, and are of one family, or one of them ends
+    the process that the other holds on to. Faults of the network and of clocks go with everything."""
+    if not set(a.victims) & set(b.victims):
+        return False
+    families = [type(f).__module__.rpartition(".")[2] for f in (a, b)]
+    return families[0] == families[1] or not set(families) & {"network", "clocks"}
 
 
 # ---- a run's directory ----
