@@ -26,9 +26,14 @@ def event_id(cluster_id, sequence):
 
 
 def check(case, result):
-    tables = (case.final or {}).get("postgres")
+    if case.final is None:
+        return result.skip("no final.json: the end of the run was not recorded")
+    tables = case.final.get("postgres")
     if tables is None:
-        return result.skip("this run had no PostgreSQL, hence no outbox")
+        if any(e.startswith("postgres:") for e in case.final.get("errors", ())):
+            result.wrong("PostgreSQL could not be read in the end")
+            return None
+        return result.not_here("this run had no PostgreSQL, hence no outbox")
     result.note("no relay in this run: what would be delivered is read from the outbox")
     events = sorted(tables["outbox"], key=lambda e: e["sequence"])
     _ids(events, (tables.get("cluster") or {}).get("cluster_id"), result)

@@ -21,12 +21,14 @@ def shard_of(user, shards):
 
 def check(case, result):
     final = case.final
-    tables = final.get("postgres") if final is not None else None
+    if final is None:
+        return result.skip("no final.json: the end of the run was not recorded")
+    tables = final.get("postgres")
     if tables is None:
-        if final is not None and any(e.startswith("postgres:") for e in final.get("errors", ())):
+        if any(e.startswith("postgres:") for e in final.get("errors", ())):
             result.wrong("PostgreSQL could not be read in the end")
             return None
-        return result.skip("this run had no PostgreSQL")
+        return result.not_here("this run had no PostgreSQL")
     cluster = tables.get("cluster")
     if not cluster:
         result.wrong("no persister has written to this database")
