@@ -5,12 +5,10 @@ of the rest of the model; commands of one batch are told apart by their tokens.
 """
 import collections
 
-from check.effects import gather
-from check.verdict import Result
 
 
 def check(case, result):
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     by_name, given = collections.defaultdict(list), {}
     for e in effects:
         if e.op.startswith("lease_"):

@@ -8,8 +8,6 @@ its deliveries are compared with the same list.
 - Every acknowledged command that makes an event has exactly that event, at its log index; every event but an
   expiry comes from an acknowledged command, or from a call in doubt.
 """
-from check.effects import gather
-from check.verdict import Result
 
 NEXT = {None: {"order.placed"}, "order.placed": {"order.paid", "order.cancelled", "order.expired"},
         "order.paid": {"order.refunded"}, "order.cancelled": set(), "order.refunded": set(),
@@ -112,7 +110,7 @@ def _expected(e):
 
 
 def _causes(case, events, result):
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     wanted = {}
     for e in effects:
         expected = _expected(e)

@@ -4,9 +4,8 @@ Compares what psql read of one snapshot with what the gateway's strong reads gav
 payments, watermarks, and the arithmetic of ids and shards. `holdfastctl audit` compares the same things with
 other code; both must be content.
 """
-from check.effects import gather, order_number
+from check.effects import order_number
 from check.model import utc_ms
-from check.verdict import Result
 
 AUDIT_NODES = ("digest", "invariants", "conservation", "stock equal")
 
@@ -107,7 +106,7 @@ def _rights(rights, rows, shards, result):
 
 def _payments(case, tables, result):
     """Each payment event that had an effect or must be paid back: one row, with what the platform reported."""
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     unsure = {c.key for c in doubtful if c.op == "pay"}
     outcome = {"paid": "paid", "refund_due": "refund_due"}
     wanted = {}

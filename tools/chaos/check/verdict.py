@@ -4,6 +4,7 @@ import pathlib
 import time
 
 import history
+from check.effects import gather
 
 TEXTS_MAX = 12  # problems told in full; the others are counted
 
@@ -67,6 +68,17 @@ class Case:
 
     def __init__(self, past, final=None, run=None):
         self.history, self.final, self.run = past, final, run or {}
+        self._gathered = None
+
+    def gathered(self, result=None):
+        """(effects, echoes, doubtful) of the history: effects.py. Contradictions are told to result, if given."""
+        if self._gathered is None:
+            told = []
+            self._gathered = (*gather(self.history, told.append), told)
+        effects, echoes, doubtful, told = self._gathered
+        for text in told if result is not None else ():
+            result.wrong(text)
+        return list(effects), echoes, doubtful
 
     @classmethod
     def load(cls, directory):
