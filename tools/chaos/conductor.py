@@ -31,16 +31,13 @@ import history
 import report
 import workload
 from plan import Plan
-from stand import Stand
+from faults import needs
+from stand import Interrupted, Stand
 
 AFTER_HEAL_S = 2.0    # the workload goes on so long after the last heal
 SETTLE_S = 60.0
 READY_S = 60.0
 FORMAT = 1
-
-
-class Interrupted(BaseException):
-    """Somebody wants it to end: SIGINT or SIGTERM."""
 
 
 @dataclasses.dataclass
@@ -105,7 +102,7 @@ class Conductor:
     def set_up(self):
         plan = self.plan
         self.show()
-        self.stand = make_stand(plan, self.build)
+        self.stand = make_stand(plan, self.build, (self.out / "nodes").resolve())
         kinds, missing = faults.available(self.stand)
         wanted = {e.kind for e in plan.schedule}
         self.left_out = [f"{k}: {missing.get(k, 'not known here')}" for k in sorted(wanted - set(kinds))]
@@ -118,7 +115,7 @@ class Conductor:
         self.stand.up()
         self.history = history.Writer(self.out / "history.jsonl")
         options = workload.Options(kind=plan.workload, seed=plan.seed, **plan.workload_options)
-        self.load = workload.Workload(self.stand.cluster, options, self.history)
+        self.load = workload.Workload(self.stand, options, self.history)
         self.load.prepare()
 
     def hurt(self):
@@ -246,11 +243,12 @@ class Conductor:
         self.load.collect(self.out, url)
 
     def take_down(self):
-        try:
-            keep_logs(self.stand, self.out, self.keep)
-        finally:
-            for line in self.stand.down() or []:
-                self.problem(line)
+        if self.keep:
+            for node in self.stand.nodes:
+                node.stop()
+                shutil.copytree(node.dir, self.out / "data" / node.name, dirs_exist_ok=True)
+        for line in self.stand.down():
+            self.problem(line)
 
     def guarded(self, what, do):
         """One step of the end. Ctrl-C shortens what follows; an error is the run's finding."""
@@ -298,7 +296,7 @@ class Conductor:
         """Who leads, once a second, into the history when it changes."""
         while not self.stopping.wait(1.0):
             try:
-                node = self.stand.cluster.leader()
+                node = self.stand.leader()
             except Exception:
                 node = None
             name = f"n{node.id}" if node else None
@@ -386,21 +384,16 @@ def write_json(path, value):
     os.replace(new, path)
 
 
-def make_stand(plan, build):
-    needs = {need for e in plan.schedule if e.kind in faults.KINDS for need in faults.KINDS[e.kind].needs}
-    network = plan.network
-    if network == "auto":
-        network = "namespaces" if "namespaces" in needs and faults.available(None) else "proxy" if "proxy" in needs else "none"
-    return Stand(build, nodes=plan.nodes, gateways=plan.gateways, postgres=plan.postgres)
+def make_stand(plan, build, logs):
+    """Not up yet; with what the kinds of the schedule need, as far as this machine has it."""
+    wanted = {need for e in plan.schedule if e.kind in faults.KINDS for need in faults.KINDS[e.kind].needs}
 
-
-def keep_logs(stand, out, keep_data):
-    folder = out / "nodes"
-    folder.mkdir(exist_ok=True)
-    for log in pathlib.Path(stand.directory).rglob("*.log"):
-        shutil.copy(log, folder / log.name)
-    if keep_data:
-        shutil.copytree(stand.directory, out / "stand", dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    def have(need):
+        return need in wanted and needs.missing([need], None) is None
+    network = plan.network if plan.network != "auto" else "namespaces" if have("namespaces") else "proxy"
+    return Stand(build, nodes=plan.nodes, gateways=plan.gateways, postgres=plan.postgres, standby=have("standby"),
+                 network=network, own_disks=have("own-disk"), seed=plan.seed, logs=logs,
+                 node_options=plan.node_options, gateway_options=plan.gateway_options)
 
 
 def versions(build):
