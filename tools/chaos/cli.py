@@ -28,7 +28,7 @@ class Stop(Exception):
     """Ends the command: status, and what to say."""
 
     def __init__(self, status, text, hint=""):
-        super().__init__(text + (f"\n{hint}" if hint else ""))
+        super().__init__(text + (f"\ntry: {hint}" if hint else ""))
         self.status = status
 
 
@@ -66,7 +66,7 @@ def need_build(values):
     for name in ("server/holdfastd", "gateway/holdfast-gateway", "tools/ctl/holdfastctl"):
         if not (values.build / name).exists():
             raise Stop(ENVIRONMENT, f"{values.build / name} is not there",
-                       f"build first (meson setup {values.build} && ninja -C {values.build}), or give --build DIR")
+                       f"meson setup {values.build} && ninja -C {values.build}, or give --build DIR")
 
 
 def new_directory(values, what):
@@ -77,7 +77,7 @@ def new_directory(values, what):
         print(f"the run is left in {values.out}", file=sys.stderr)
         return values.out
     if values.out.exists() and (not values.out.is_dir() or any(values.out.iterdir())):
-        raise Stop(USAGE, f"{values.out} is not empty", "give another --out, or remove it")
+        raise Stop(USAGE, f"{values.out} is not empty", "another --out, or remove it")
     return values.out
 
 
@@ -247,7 +247,7 @@ def do_heal(values):
 def do_failpoints(values):
     stand = open_stand(values)
     if not hasattr(stand, "failpoints"):
-        raise Stop(ENVIRONMENT, "these programs have no failpoints", "build with -Dfailpoints=true")
+        raise Stop(ENVIRONMENT, "these programs have no failpoints", "a build with -Dfailpoints=true")
     try:
         rows = stand.failpoints(values.NODE)
     except (ValueError, LookupError) as e:
@@ -356,7 +356,7 @@ def read_run(directory):
     try:
         return conductor.read_run(directory)
     except conductor.NotARun as e:
-        raise Stop(USAGE, str(e), "a run's directory is what `run --out`, `replay` or `matrix` made") from None
+        raise Stop(USAGE, str(e), "holdfast-chaos run SCENARIO --out DIR, which makes one") from None
 
 
 def do_check(values):

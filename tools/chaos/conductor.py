@@ -280,17 +280,17 @@ class Conductor:
 
     def show(self):
         now = time.monotonic()
-        rate, unknown = None, 0
+        rate, open_ = None, 0
         if self.load is not None and self.load_begun is not None:
             counts = self.load.counts()
-            unknown = counts.get("open", 0)
+            open_ = counts.get("open", 0)
             last = getattr(self, "_last", (self.load_begun, 0, 0.0))
             rate = last[2]
             if now - last[0] >= 1:
                 rate = (counts["ok"] - last[1]) / (now - last[0])
                 self._last = (now, counts["ok"], rate)
         self.progress.show(self.phase, self.elapsed() if self.load_begun else now - self.begun,
-                           [f.describe() for f, _ in self.injected], rate, unknown, self.leader)
+                           [f.describe() for f, _ in self.injected], rate, open_, self.leader)
 
     def watch(self):
         """Who leads, once a second, into the history when it changes."""
@@ -338,7 +338,7 @@ def clash(a, b):
     if not set(a.victims) & set(b.victims):
         return False
     families = [type(f).__module__.rpartition(".")[2] for f in (a, b)]
-    return families[0] == families[1] or not set(families) & {"network", "clocks"}
+    return families[0] == families[1] or not set(families) & {"network", "clock"}
 
 
 # ---- a run's directory ----
