@@ -122,7 +122,7 @@ def tell(result, values):
 
 def tell_verdict(verdict):
     for c in (verdict or {"checkers": []})["checkers"]:
-        word = {True: "ok", False: "FAILED", None: "did not look"}[c["ok"]]
+        word = {True: "ok", False: "FAILED", None: "nothing to do"}[c["ok"]]
         print(f"{c['checker']:14} {word:12} looked at {c.get('looked_at', 0)}  {'; '.join(c.get('notes', []))}".rstrip())
         for problem in c.get("problems", [])[:10]:
             print("    " + problem.replace("\n", "\n    "))
@@ -370,8 +370,7 @@ def do_check(values):
     else:
         tell_verdict(verdict)
         print("good" if verdict["ok"] else "not good")
-    oks = [c["ok"] for c in verdict["checkers"]]
-    return VIOLATION if False in oks else UNKNOWN if None in oks else OK
+    return VIOLATION if verdict["failed"] else OK if verdict["ok"] else UNKNOWN
 
 
 def do_report(values):

@@ -67,12 +67,22 @@ class Conductor:
         self.left_out = []
         self.injected = []      # [fault, event], active
         self.count = 0
-        self.phase = "setup"
+        self._phase, self._phase_begun, self.phases = "setup", time.monotonic(), {}
         self.leader = None
         self.begun = time.monotonic()
         self.load_begun = None
         self.stopping = threading.Event()
         self.interrupted = False
+
+    @property
+    def phase(self):
+        return self._phase
+
+    @phase.setter
+    def phase(self, name):
+        now = time.monotonic()
+        self.phases[self._phase] = round(self.phases.get(self._phase, 0) + now - self._phase_begun, 1)
+        self._phase, self._phase_begun = name, now
 
     # ---- the whole ----
 
@@ -168,11 +178,10 @@ class Conductor:
         self.show()
         result.verdict = judge_directory(self.out, self.problems)
         result.failed = [c["checker"] for c in result.verdict["checkers"] if c["ok"] is False]
-        open_ = [c["checker"] for c in result.verdict["checkers"] if c["ok"] is None]
         result.status = commands.VIOLATION if result.failed else \
-            commands.UNKNOWN if self.interrupted or open_ else commands.OK
-        result.why = "interrupted" if self.interrupted else \
-            f"{', '.join(result.failed)} failed" if result.failed else f"{', '.join(open_)} could not look" if open_ else ""
+            commands.UNKNOWN if self.interrupted or not result.verdict["ok"] else commands.OK
+        result.why = "interrupted" if self.interrupted else f"{', '.join(result.failed)} failed" if result.failed else \
+            "" if result.verdict["ok"] else "no checker had anything to look at"
         try:
             report.write(self.out)
         except Exception as e:
@@ -196,11 +205,14 @@ class Conductor:
         try:
             fault.inject(event.target, before)
             self.count += 1
-        except (faults.LeftOut, ValueError, LookupError) as e:
+        except (faults.LeftOut, ValueError) as e:
             self.note(f"left out: {event.text()}: {e}")
             self.progress.say(f"left out: {event.text()}: {e}")
-            if entry in self.injected:
-                self.heal_one(entry)
+        except Exception as e:  # inject() has healed what it had begun
+            self.problem(f"{event.text()}: could not be injected: {type(e).__name__}: {e}")
+        if fault.id is None and entry in self.injected:
+            self.injected.remove(entry)
+            self.record(fault, "end")
 
     def record(self, fault, phase):
         line = fault.event(phase)
@@ -209,7 +221,9 @@ class Conductor:
 
     def heal(self, event):
         for entry in [x for x in self.injected if x[1] is event]:
-            self.heal_one(entry)
+            self.guarded(f"heal {entry[0].describe()}", lambda e=entry: self.heal_one(e))
+            if self.interrupted:
+                raise Interrupted
 
     def heal_one(self, entry):
         try:
@@ -326,7 +340,7 @@ class Conductor:
         path = self.out / "run.json"
         value = json.loads(path.read_text()) if path.exists() else {"format": FORMAT, "plan": self.plan.to_json()}
         value.update(ended=how, faults_injected=self.count, problems=self.problems,
-                     seconds=round(time.monotonic() - self.begun, 1))
+                     phases_s=self.phases, seconds=round(time.monotonic() - self.begun, 1))
         write_json(path, value)
 
 
@@ -373,6 +387,7 @@ def judge_directory(out, problems=()):
     verdict["checkers"].insert(0, {"checker": "run", "ok": not problems, "looked_at": 1, "seconds": 0.0,
                                    "problems": list(problems)[:50], "problems_count": len(problems), "notes": []})
     verdict["ok"] = verdict["ok"] and not problems
+    verdict["failed"] = [c["checker"] for c in verdict["checkers"] if c["ok"] is False]
     write_json(out / "verdict.json", verdict)
     return verdict
 

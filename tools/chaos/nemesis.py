@@ -91,7 +91,8 @@ def schedule(seed, time_s, options, nodes=3, postgres=True, gateways=1, availabl
         if not choices:
             continue
         kind = rng.choices(choices, [WEIGHTS.get(k, 1) for k in choices])[0]
-        targets = [x for x in targets_of(kind, nodes) if not (x in ("pg",) and not postgres)]
+        targets = [x for x in targets_of(kind, nodes)
+                   if x != "pg" or (postgres and not any(e.target == "pg" for e in active))]
         if not targets:
             continue
         target = rng.choices(targets, [TARGETS.get(x, 1) for x in targets])[0]
