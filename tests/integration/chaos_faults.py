@@ -336,7 +336,7 @@ def postgres(stand, load):
         postgres_fault(stand, load, kind)
 
 
-@of("postgres", "pg-failover")
+@of("failover", "pg-failover")
 def failover(stand, load):
     persisted(stand, load)
     with faults.make(stand, "pg-failover", behind_ms=1500).on("pg"):
@@ -455,7 +455,8 @@ PARTS = {
     "kernel-disk": {"own_disks": True, "disk_mib": 512},
     "damage": {},
     "clock": {},
-    "postgres": {"postgres": True, "standby": True},
+    "postgres": {"postgres": True},
+    "failover": {"postgres": True, "standby": True},
     "leftovers": None,
 }
 OPTIONS = ["--log-write-deadline", "4s", "--checkpoint-interval", "300ms", "--checkpoint-entries", "50"]

@@ -87,6 +87,7 @@ class Server:
 
     def start(self, hidden=False):
         """hidden: on a socket that no node knows."""
+        self.forget_the_dead()
         socket = self.socket(hidden)
         if hidden and not socket.exists():
             socket.mkdir()
@@ -95,6 +96,13 @@ class Server:
         options = " ".join(f"-c {k}={v}" for k, v in SETTINGS.items()) + f" -c unix_socket_directories={socket}"
         self.run("pg_ctl", "-D", self.data, "-s", "-w", "-t", PATIENCE_S,
                  "-l", self.dir / "log", "-o", options, "start", timeout=PATIENCE_S + 10)
+
+    def forget_the_dead(self):
+        """After a SIGKILL its pid may still be there for a moment, though dead: PostgreSQL would not start beside it."""
+        if self.data.exists() and not self.pids():
+            leftovers.remove_shared_memory(list(leftovers.postmasters(self.data)))
+            for path in (self.data / "postmaster.pid", *self.dir.rglob(".s.PGSQL.*")):
+                path.unlink(missing_ok=True)
 
     # ---- processes ----
 
@@ -145,6 +153,7 @@ class Server:
             if time.monotonic() > end:
                 raise AssertionError(f"server {self.name} does not end")
             time.sleep(0.02)
+        self.forget_the_dead()
 
     def stop(self):
         if self.running():
@@ -235,7 +244,13 @@ class Postgres:
         self.primary.signal(number)
 
     def pause(self):
-        self.primary.signal(signal.SIGSTOP)
+        """Returns when all of it stands still."""
+        end = time.monotonic() + PATIENCE_S
+        while not all(is_stopped(p) for p in self.primary.pids()):
+            self.primary.signal(signal.SIGSTOP)
+            if time.monotonic() > end:
+                raise AssertionError("PostgreSQL does not stand still")
+            time.sleep(0.01)
 
     def resume(self):
         self.primary.signal(signal.SIGCONT)
