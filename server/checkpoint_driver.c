@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 
 size_t position_encode(const struct replica_position *p,
@@ -107,6 +108,7 @@ static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta
         d->last_index = d->position.index;
         d->last_ms = now_ms;
         d->last_bytes = d->begun_bytes;
+        FAILPOINT("checkpoint/before-published", "the checkpoint is durable, the log does not know");
         log_debug("checkpoint index=%" PRIu64 " blocks=%" PRIu64, d->position.index,
                   meta->blocks_count);
         replica_checkpoint_published(d->replica, &d->position);
@@ -139,6 +141,7 @@ static void timer_cb(uv_timer_t *timer)
 {
     struct checkpoint_driver *d = container_of(timer, struct checkpoint_driver, timer);
     size_t left = hand_over_slice(d, checkpoint_room(d->store) / (ENGINE_BLOCK_SIZE_MAX + 16));
+    FAILPOINT("checkpoint/collect", "blocks were collected; applies go on beside");
     checkpoint_flush(d->store); /* also what applies pushed while there was no room */
     if (left == 0) {
         d->ended = true;
@@ -160,6 +163,7 @@ static void begin(struct checkpoint_driver *d)
 {
     struct checkpoint_meta meta = {.index = engine_index(d->engine),
                                    .time_ms = engine_time_ms(d->engine)};
+    FAILPOINT("checkpoint/before-begin", "a checkpoint is due");
     replica_position(d->replica, &d->position);
     CHECK(d->position.index >= meta.index);
     meta.term = d->position.term;

@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
 
@@ -284,7 +285,8 @@ static void write_blocks(struct checkpoint *c, struct transaction *t,
                                      .number = load_u32(s->data + at + 4),
                                      .data = s->data + at + RECORD_HEAD,
                                      .size = load_u32(s->data + at + 8)};
-        t->error = checkpoint_env_put(&c->env, t->txn, &block, 0);
+        t->error = -FAILPOINT_ERROR("checkpoint/before-write", "a block is to be written");
+        t->error = t->error == 0 ? checkpoint_env_put(&c->env, t->txn, &block, 0) : t->error;
         at += RECORD_HEAD + block.size;
     }
 }
@@ -298,8 +300,12 @@ static void commit(struct checkpoint *c, struct transaction *t, struct checkpoin
         t->error = checkpoint_env_write_meta(&c->env, t->txn, meta);
     }
     if (t->error == 0) {
+        t->error = -FAILPOINT_ERROR("checkpoint/before-commit", "all blocks are written, not committed");
+    }
+    if (t->error == 0) {
         t->error = mdb_txn_commit(t->txn); /* synced; frees it either way */
         t->txn = NULL;
+        FAILPOINT("checkpoint/after-commit", "the checkpoint is durable, nobody knows");
     }
     if (t->txn != NULL) {
         mdb_txn_abort(t->txn);
