@@ -31,6 +31,7 @@ import sys
 import time
 import uuid
 
+import failpoints
 import faults
 import leftovers
 from cluster import Cluster, Node
@@ -136,7 +137,8 @@ class StandNode(Part, Node):
         """The same as a Node's; waits for nothing."""
         if self.disk is not None:
             self.disk.mount()
-        argv = self.argv("--listen-raft", self.raft_listen, "--listen-node", self.direct, *options, members=members)
+        argv = self.argv("--listen-raft", self.raft_listen, "--listen-node", self.direct,
+                         *self.stand.failpoint_options(self.name), *options, members=members)
         self.spawn([*self.stand.links.prefix(self.name), *argv],
                    {**self.stand.preload(self.id), **self.environment, **(environment or {})})
         return self
@@ -154,7 +156,7 @@ class Gateway(Part):
         listen = self.stand.links.listen_address()
         argv = self.stand.gateway_argv(self.stand.nodes, f"{listen}:{self.ports['public']}",
                                        f"{listen}:{self.ports['admin']}")
-        self.spawn([*self.stand.links.prefix(self.name), *argv])
+        self.spawn([*self.stand.links.prefix(self.name), *argv, *self.stand.failpoint_options(self.name)])
         for kind in ("public", "admin"):
             self.process.wait_for(rf"listening kind={kind} ")
         return self
@@ -198,14 +200,17 @@ class Stand(Cluster):
         self.directory = pathlib.Path(directory or leftovers.home() / self.token).resolve()
         self.network_kind = self._choose("namespaces", network, "proxy", ["namespaces"])
         self.own_disks = bool(self._choose(True, own_disks, False, ["own-disk"]))
-        self.preloaded, self.keep, self.disk_mib, self.seed = preload, keep, disk_mib, seed
+        self.build = pathlib.Path(build).resolve()
+        absent = [n for n in ("faultio", "faultclock") if not os.path.exists(self.library(n))]
+        if preload and absent:
+            self.left_out["preload"] = f"tests/faults/lib{absent[0]}.so is not built"
+        self.preloaded, self.keep, self.disk_mib, self.seed = preload and not absent, keep, disk_mib, seed
         self.random = random.Random(seed)
         self.logs = str(logs or self.directory / "logs")
         if _row is None:
             self._make_directory()
         super().__init__(build, nodes=0, folder=str(self.directory), gateway=False, gateway_options=gateway_options,
                          secrets=(_row or {}).get("secrets"))
-        self.build = pathlib.Path(build).resolve()
         self.node_options = [*NODE_OPTIONS, *node_options] if _row is None else _row["node_options"]
         self.links = (Namespaces if self.network_kind == "namespaces" else Links)(self)
         self.nodes = [StandNode(self, i + 1, _row["nodes"][i] if _row else None) for i in range(nodes)]
@@ -215,7 +220,7 @@ class Stand(Cluster):
         if self.postgres and _row is None:
             self.node_options += ["--postgres-url", self.postgres.url]
         self.stage.ports = self.gateways[0].ports if self.gateways else {}
-        self.controls = {}
+        self.controls, self._points = {}, None
         self._handlers = {}
         if _row is None:
             self._save()
@@ -239,7 +244,7 @@ class Stand(Cluster):
             raise ValueError(f"{self.directory} is not empty")
         leftovers.register(self.directory, self.token, self.keep)
         (self.directory / "token").write_text(self.token)
-        for name in ("parts", "active", "net", "clock", "io", "disks", "pg"):
+        for name in ("parts", "active", "net", "clock", "io", "fp", "disks", "pg"):
             (self.directory / name).mkdir(mode=0o711)
         os.makedirs(self.logs, exist_ok=True)
 
@@ -466,6 +471,31 @@ class Stand(Cluster):
         while part.running() and time.monotonic() < end:
             time.sleep(0.01)
         return not part.running()
+
+    # ---- failpoints ----
+
+    def program_points(self):
+        """{name: Point} of the node's program; {} when it was built without."""
+        if self._points is None:
+            self._points = failpoints.of_program(self.holdfastd)
+        return self._points
+
+    def failpoint_socket(self, name):
+        return failpoints.Socket(self.path(f"fp/{name}"))
+
+    def failpoint_options(self, name):
+        return ["--failpoint-socket", self.path(f"fp/{name}")] if self.program_points() else []
+
+    def points(self, name):
+        """{name of a point: Point} of a running part."""
+        return self.failpoint_socket(name).list()
+
+    def failpoints(self, target):
+        """Rows {"name", "hits", "action"} of the node that the target means now. LookupError: there are none."""
+        if not self.program_points():
+            raise LookupError("these programs have no failpoints: build with -Dfailpoints=true")
+        points = self.points(self.resolve(target, (*faults.NODE_TARGETS, "gateway", "gID"))[0])
+        return [{"name": p.name, "hits": p.evaluated, "fired": p.fired, "action": p.rule} for p in points.values()]
 
     # ---- faults ----
 

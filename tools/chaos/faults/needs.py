@@ -48,7 +48,7 @@ def _library(name):
     def check(stand):
         if stand is not None and not os.path.exists(stand.library(name)):
             return f"needs tests/faults/lib{name}.so in the build directory"
-        return None
+        return "the stand's nodes run without it" if stand is not None and not stand.preloaded else None
     return check
 
 
@@ -69,9 +69,15 @@ def _gateway(stand):
     return "the stand has no gateway" if stand is not None and not stand.gateways else None
 
 
+def _failpoints(stand):
+    if stand is not None and not stand.program_points():
+        return "these programs have no failpoints: build with -Dfailpoints=true"
+    return None
+
+
 CHECKS = {"root": _root, "nft": _nft, "namespaces": _namespaces, "proxy": _proxy, "own-disk": _own_disk,
           "faultio": _library("faultio"), "faultclock": _library("faultclock"), "postgres": _postgres,
-          "standby": _standby, "gateway": _gateway}
+          "standby": _standby, "gateway": _gateway, "failpoints": _failpoints}
 
 
 def missing(needs, stand):
