@@ -142,7 +142,7 @@ def open_stand(values):
     try:
         return Stand.open(play_directory(values))
     except (OSError, ValueError, LookupError) as e:
-        raise Stop(ENVIRONMENT, f"no cluster in {values.dir}: {e}", "start one: holdfast-chaos up") from None
+        raise Stop(ENVIRONMENT, f"no cluster in {values.dir}: {e}", "holdfast-chaos up") from None
 
 
 def do_up(values):
