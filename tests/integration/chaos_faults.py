@@ -358,9 +358,9 @@ def failpoint(stand, load):
         load.wait_for(10)
     stand.wait_ready()
     with faults.make(stand, "failpoint", name="checkpoint/before-begin", action="sleep(10)").on("n1"):
-        seen(stand, "it comes there", lambda: any(
-            r["name"] == "checkpoint/before-begin" and r["fired"] for r in stand.failpoints("n1")))
-    assert all(r["action"] in ("", "off", "-") for r in stand.failpoints("n1")), stand.failpoints("n1")
+        points = failpoints.Socket(stand.failpoint_socket("n1"))
+        seen(stand, "it comes there", lambda: points.list()["checkpoint/before-begin"].fired)
+    assert all(p.rule == "off" for p in points.list().values()), points.list()
     for _ in range(5):
         with faults.make(stand, "failpoint").on("any") as f:
             load.wait_for(5)

@@ -137,8 +137,9 @@ class StandNode(Part, Node):
         """The same as a Node's; waits for nothing."""
         if self.disk is not None:
             self.disk.mount()
-        argv = self.argv("--listen-raft", self.raft_listen, "--listen-node", self.direct,
-                         *self.stand.failpoint_options(self.name), *options, members=members)
+        if self.stand.failpoints:
+            options = (*options, "--failpoint-socket", self.stand.failpoint_socket(self.name))
+        argv = self.argv("--listen-raft", self.raft_listen, "--listen-node", self.direct, *options, members=members)
         self.spawn([*self.stand.links.prefix(self.name), *argv],
                    {**self.stand.preload(self.id), **self.environment, **(environment or {})})
         return self
@@ -156,7 +157,9 @@ class Gateway(Part):
         listen = self.stand.links.listen_address()
         argv = self.stand.gateway_argv(self.stand.nodes, f"{listen}:{self.ports['public']}",
                                        f"{listen}:{self.ports['admin']}")
-        self.spawn([*self.stand.links.prefix(self.name), *argv, *self.stand.failpoint_options(self.name)])
+        if self.stand.failpoints:
+            argv += ["--failpoint-socket", self.stand.failpoint_socket(self.name)]
+        self.spawn([*self.stand.links.prefix(self.name), *argv])
         for kind in ("public", "admin"):
             self.process.wait_for(rf"listening kind={kind} ")
         return self
@@ -220,7 +223,8 @@ class Stand(Cluster):
         if self.postgres and _row is None:
             self.node_options += ["--postgres-url", self.postgres.url]
         self.stage.ports = self.gateways[0].ports if self.gateways else {}
-        self.controls, self._points = {}, None
+        self.failpoints = bool(failpoints.of_program(self.holdfastd)) if _row is None else _row.get("failpoints", False)
+        self.controls = {}
         self._handlers = {}
         if _row is None:
             self._save()
@@ -244,7 +248,7 @@ class Stand(Cluster):
             raise ValueError(f"{self.directory} is not empty")
         leftovers.register(self.directory, self.token, self.keep)
         (self.directory / "token").write_text(self.token)
-        for name in ("parts", "active", "net", "clock", "io", "fp", "disks", "pg"):
+        for name in ("parts", "active", "net", "clock", "io", "disks", "pg"):
             (self.directory / name).mkdir(mode=0o711)
         os.makedirs(self.logs, exist_ok=True)
 
@@ -252,7 +256,7 @@ class Stand(Cluster):
         self.write("stand.json", {
             "token": self.token, "build": str(self.build), "network": self.network_kind, "own_disks": self.own_disks,
             "disk_mib": self.disk_mib, "preload": self.preloaded, "logs": self.logs, "keep": self.keep,
-            "node_options": self.node_options, "gateway_options": list(self.stage.options), "seed": self.seed,
+            "node_options": self.node_options, "gateway_options": list(self.stage.options), "seed": self.seed, "failpoints": self.failpoints,
             "secrets": self.stage.secrets(), "nodes": [n.row for n in self.nodes],
             "gateways": [g.ports for g in self.gateways], "postgres": self.postgres is not None,
             "standby": self.postgres is not None and self.postgres.with_standby})
@@ -284,6 +288,9 @@ class Stand(Cluster):
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
             json.dump(value, f)
         new.rename(path)
+
+    def failpoint_socket(self, name):
+        return self.path(f"{name}.failpoints")
 
     def library(self, name):
         return str(self.build / f"tests/faults/lib{name}.so")
@@ -471,31 +478,6 @@ class Stand(Cluster):
         while part.running() and time.monotonic() < end:
             time.sleep(0.01)
         return not part.running()
-
-    # ---- failpoints ----
-
-    def program_points(self):
-        """{name: Point} of the node's program; {} when it was built without."""
-        if self._points is None:
-            self._points = failpoints.of_program(self.holdfastd)
-        return self._points
-
-    def failpoint_socket(self, name):
-        return failpoints.Socket(self.path(f"fp/{name}"))
-
-    def failpoint_options(self, name):
-        return ["--failpoint-socket", self.path(f"fp/{name}")] if self.program_points() else []
-
-    def points(self, name):
-        """{name of a point: Point} of a running part."""
-        return self.failpoint_socket(name).list()
-
-    def failpoints(self, target):
-        """Rows {"name", "hits", "action"} of the node that the target means now. LookupError: there are none."""
-        if not self.program_points():
-            raise LookupError("these programs have no failpoints: build with -Dfailpoints=true")
-        points = self.points(self.resolve(target, (*faults.NODE_TARGETS, "gateway", "gID"))[0])
-        return [{"name": p.name, "hits": p.evaluated, "fired": p.fired, "action": p.rule} for p in points.values()]
 
     # ---- faults ----
 

@@ -70,14 +70,13 @@ def _gateway(stand):
 
 
 def _failpoints(stand):
-    if stand is not None and not stand.program_points():
-        return "these programs have no failpoints: build with -Dfailpoints=true"
-    return None
+    return None if stand is not None and stand.failpoints else "needs programs built with -Dfailpoints=true"
 
 
-CHECKS = {"root": _root, "nft": _nft, "namespaces": _namespaces, "proxy": _proxy, "own-disk": _own_disk,
+CHECKS = {"failpoints": _failpoints, "root": _root, "nft": _nft, "namespaces": _namespaces, "proxy": _proxy,
+          "own-disk": _own_disk,
           "faultio": _library("faultio"), "faultclock": _library("faultclock"), "postgres": _postgres,
-          "standby": _standby, "gateway": _gateway, "failpoints": _failpoints}
+          "standby": _standby, "gateway": _gateway}
 
 
 def missing(needs, stand):
