@@ -117,6 +117,12 @@ static void update_entries(struct driver *d, struct raft_update *update)
     for (size_t i = 0; i < count; i++) {
         log_cache_append(&d->cache, records[i], b, ticket);
     }
+    if (driver_is_leader(d) && records[0]->type == RECORD_CHANGE) {
+        /* A change leaves when it is on the leader's own disk. Voters 1 and 2: 1 leads and demotes 2,
+         * which stores that, while 1 loses it in a crash. Then 1 needs the vote of 2, whose log is the
+         * longer one, and 2, no voter by its own log, never stands: nobody leads for ever. */
+        d->hold_ticket = ticket;
+    }
     free(records);
 }
 

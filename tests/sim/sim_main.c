@@ -31,6 +31,7 @@ static const struct {
     {"n10", DRIVER_GUARD_SELF_ELECT},
     {"refill", DRIVER_GUARD_REFILL},
     {"n12", DRIVER_GUARD_INSTALL_RETRY},
+    {"n14", DRIVER_GUARD_PRE_VOTE_TERM},
     {"install-busy", DRIVER_GUARD_INSTALL_BUSY},
     {"snapshot-stored", DRIVER_GUARD_SNAPSHOT_STORED},
     {"noop", DRIVER_GUARD_NOOP},
