@@ -2,10 +2,11 @@
 import glob
 import os
 import shutil
+import struct
 
 from . import Fault, Param, kind
 
-ENDS_S = 30
+BLOCK, SALT_AT, WRITE_MAGIC = 4096, 56, b"WHFW"
 
 
 def flip(path, offset, bit):
@@ -17,9 +18,16 @@ def flip(path, offset, bit):
 
 
 def used(path):
-    """How many bytes there are up to the last one that is not zero."""
+    """How many bytes of it are in use."""
     with open(path, "rb") as f:
-        return len(f.read().rstrip(b"\0"))
+        data = f.read()
+    if not path.endswith(".wal"):
+        return len(data)
+    # A recycled segment has writes of an earlier life behind its own; their salt is another (raft/wal_format.h).
+    salt, at = data[SALT_AT:SALT_AT + 8], BLOCK
+    while data[at:at + 4] == WRITE_MAGIC and data[at + 8:at + 16] == salt:
+        at += -(-struct.unpack_from("<I", data, at + 24)[0] // BLOCK) * BLOCK
+    return at
 
 
 def newest_segment(node):
@@ -65,7 +73,7 @@ class BitFlip(Fault):
         if self.file == "checkpoint":
             path = checkpoint_data(node)
             return [(path, page + chance.randrange(16, 64), chance.randrange(8))
-                    for page in range(2 * 4096, used(path), 4096)]
+                    for page in range(2 * BLOCK, used(path), BLOCK)]
         path = {"log": lambda: newest_segment(node), "current": lambda: os.path.join(node.dir, "checkpoint", "CURRENT"),
                 "identity": lambda: os.path.join(node.dir, "identity")}[self.file]()
         return [(path, chance.randrange(used(path)), chance.randrange(8))]
