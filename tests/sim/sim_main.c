@@ -33,6 +33,7 @@ static const struct {
     {"n12", DRIVER_GUARD_INSTALL_RETRY},
     {"install-busy", DRIVER_GUARD_INSTALL_BUSY},
     {"snapshot-stored", DRIVER_GUARD_SNAPSHOT_STORED},
+    {"checkpoint-stored", DRIVER_GUARD_CHECKPOINT_STORED},
     {"noop", DRIVER_GUARD_NOOP},
     {"hold", DRIVER_GUARD_HOLD},
     {"same-write", DRIVER_GUARD_SAME_WRITE},
@@ -48,6 +49,7 @@ static struct sim_options options = {
     .seed = 1,
     .duration_us = 20000000,
     .machine = &sim_machine_chain,
+    .faults = SIM_FAULTS_ALL,
 };
 static const char *guard_name;
 static bool expect_violation;
@@ -132,7 +134,7 @@ static void add(struct sim_stats *to, const struct sim_stats *from)
 static void print_stats(const struct sim_stats *t)
 {
     printf("events %llu, messages %llu, submits %llu, acknowledged %llu, unknown %llu, reads %llu\n"
-           "entries committed %llu, elections %llu, faults %llu, crashes %llu (by disk %llu), "
+           "entries committed %llu, elections %llu, crashes %llu (by disk %llu), "
            "restarts %llu, torn writes %llu\n"
            "checkpoints %llu, installs %llu (failed %llu), transfers %llu, changes applied %llu\n"
            "disks lost %llu, refilled %llu, installs taken up again %llu, tickets given again %llu, removed and told so %llu\n"
@@ -142,7 +144,7 @@ static void print_stats(const struct sim_stats *t)
            (unsigned long long)t->submits, (unsigned long long)t->acknowledged,
            (unsigned long long)t->unknown, (unsigned long long)t->reads,
            (unsigned long long)t->commits, (unsigned long long)t->elections,
-           (unsigned long long)t->faults, (unsigned long long)t->crashes,
+           (unsigned long long)t->crashes,
            (unsigned long long)t->disk_crashes, (unsigned long long)t->restarts,
            (unsigned long long)t->torn, (unsigned long long)t->checkpoints,
            (unsigned long long)t->installs, (unsigned long long)t->installs_failed,
