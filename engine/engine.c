@@ -51,9 +51,39 @@ struct engine_memory engine_index_memory(const struct engine *e)
     return e->index_memory;
 }
 
-int engine_memory_warm(struct engine_memory part)
+/* The part of an array of `count` items of which the first `used` were in use. */
+static struct engine_memory ahead_of(void *array, size_t count, size_t used, size_t item_size,
+                                     size_t size)
 {
-    return memory_warm(part.at, part.size);
+    size_t left = used < count ? (count - used) * item_size : 0;
+    return (struct engine_memory){(uint8_t *)array + used * item_size, left < size ? left : size};
+}
+
+void engine_memory_ahead(const struct engine *e, size_t size,
+                         struct engine_memory out[ENGINE_AHEAD_COUNT])
+{
+    memset(out, 0, ENGINE_AHEAD_COUNT * sizeof *out);
+    if (e->memory.base == NULL) {
+        return;
+    }
+    for (unsigned id = 1; id < TABLE_COUNT; id++) {
+        const struct table *t = &e->tables.table[id];
+        size_t used = id == TABLE_EVENT ? e->root->event_next % e->root->events_max
+                                        : (size_t)e->root->slabs[id].used_max + 1;
+        out[id - 1] = ahead_of(t->data, t->records_max, used, t->record_size, size);
+    }
+    const struct due_heap *h = &e->pending;
+    out[TABLE_COUNT - 1] = ahead_of(h->due, h->count_max, h->count, sizeof *h->due, size);
+    out[TABLE_COUNT] = ahead_of(h->slot, h->count_max, h->count, sizeof *h->slot, size);
+    out[TABLE_COUNT + 1] =
+        ahead_of(h->place, (size_t)h->count_max + 1,
+                 (size_t)e->root->slabs[TABLE_ORDER].used_max + 1, sizeof *h->place, size);
+}
+_Static_assert(TABLE_COUNT + 2 <= ENGINE_AHEAD_COUNT, "tables but the root, three arrays");
+
+int engine_memory_warm(struct engine_memory part, bool huge)
+{
+    return memory_warm(part.at, part.size, huge);
 }
 
 enum result refuse_not_found(struct reply *r, enum reply_subject subject)

@@ -41,18 +41,26 @@ void engine_destroy(struct engine *e);
 void engine_populate(struct engine *e);
 
 /* The memory that commands touch at random, the hash indexes: a few bytes for each order, user and
- * key that the limits allow. Size 0 before COMMAND_INIT. The rest is filled from its beginning, a
- * new page for every twentieth order or so. */
+ * key that the limits allow. Size 0 before COMMAND_INIT. The rest is filled from its beginning: see
+ * engine_memory_ahead. */
 struct engine_memory {
     void *at;
     size_t size;
 };
 struct engine_memory engine_index_memory(const struct engine *e);
 
-/* Backs it with memory now, so that no apply waits for the kernel to find a page. On any thread,
- * while the engine works: contents stay. Even when the engine is gone it does no harm, but a page
- * or two more may be in use. 0, or -1 where the system cannot do that (Linux before 5.14). */
-int engine_memory_warm(struct engine_memory part);
+/* Where the next records will be put: out[i] is the first `size` bytes of the i-th table or queue
+ * behind what it has ever used, fewer at its end, none when it is full. All of size 0 before
+ * COMMAND_INIT. */
+#define ENGINE_AHEAD_COUNT 20
+void engine_memory_ahead(const struct engine *e, size_t size,
+                         struct engine_memory out[ENGINE_AHEAD_COUNT]);
+
+/* Backs it with memory now, so that no apply waits for the kernel to find a page; in huge pages, if
+ * wished and to be had. On any thread, while the engine works: contents stay. Even when the engine
+ * is gone it does no harm, but a page or two more may be in use. 0, or -1 where the system cannot
+ * do that (Linux before 5.14). */
+int engine_memory_warm(struct engine_memory part, bool huge);
 
 /* Gets the replies of one batch, in command order. position: of the command in its batch. The reply
  * is lent until return. */
@@ -267,7 +275,8 @@ struct engine_block {
 typedef void (*engine_block_cb)(void *ctx, const struct engine_block *block);
 
 /* What a block adds to the digest of the state: engine_digest is the sum over all blocks, so a
- * stream of them can be judged without an engine. Of blocks as they are handed over: never all zeros. */
+ * stream of them can be judged without an engine. Of blocks as they are handed over: never all
+ * zeros. */
 uint64_t engine_block_digest(const struct engine_block *block);
 
 /* Freezes the set of blocks changed since the last successful checkpoint, as they are now, and
@@ -288,8 +297,8 @@ bool engine_checkpoint_ready(const struct engine *e);
 /* Loading: an engine fresh from engine_create. blocks in any order; finish rebuilds and verifies.
  * Returns 0, or -1 when the blocks are no state of index and digest (then only destroy it). */
 int engine_load_block(struct engine *e, const struct engine_block *block);
-/* The format that a block says the state has, 0 for a block that does not tell (all but the root). So
- * that a newer state can be named as such before engine_load_block refuses it. */
+/* The format that a block says the state has, 0 for a block that does not tell (all but the root).
+ * So that a newer state can be named as such before engine_load_block refuses it. */
 uint64_t engine_block_format(const struct engine_block *block);
 int engine_load_finish(struct engine *e, uint64_t index, uint64_t digest);
 /* The same in pieces, for a caller with threads: engine_load_check, and when that returned 0 each
@@ -299,10 +308,10 @@ int engine_load_finish(struct engine *e, uint64_t index, uint64_t digest);
 int engine_load_check(struct engine *e, uint64_t index, uint64_t digest);
 void engine_load_index(struct engine *e, unsigned part);
 
-/* Makes a loaded state that of another cluster (a restored backup, docs/adr/0013): its cluster id is
- * this one from now on, and the next lease tokens are larger by tokens than they would be, so that
- * none is given twice. Of the state only one block changes: put gets it. Deterministic: equal states
- * stay equal. Before the first apply and outside of a checkpoint. */
+/* Makes a loaded state that of another cluster (a restored backup, docs/adr/0013): its cluster id
+ * is this one from now on, and the next lease tokens are larger by tokens than they would be, so
+ * that none is given twice. Of the state only one block changes: put gets it. Deterministic: equal
+ * states stay equal. Before the first apply and outside of a checkpoint. */
 void engine_rebase(struct engine *e, const uint8_t cluster_id[16], uint64_t tokens,
                    engine_block_cb put, void *ctx);
 /* The cluster whose state it is: 16 bytes, all zero before COMMAND_INIT. */

@@ -7,10 +7,10 @@
 #define CACHE_LINE 64
 #define PAGE_SIZE  4096 /* at most: touching some twice does no harm */
 
-/* Small pages, on purpose, unless memory_populate pays for huge ones at a time that is nobody's.
- * Huge ones make the state machine alone a little faster, but the first touch of each costs a
- * millisecond of zeroing on the thread that serves everybody, and the first orders of a sale touch
- * a new one nearly every time: enough to lose an election over. */
+/* Small pages, on purpose, unless memory_populate or memory_warm pay for huge ones at a time, or on
+ * a thread, that is nobody's. Huge ones make the state machine alone a little faster, but the first
+ * touch of each costs a millisecond of zeroing on the thread that serves everybody, and the first
+ * orders of a sale touch a new one nearly every time: enough to lose an election over. */
 void memory_reserve(struct memory *m)
 {
     CHECK(m->base == NULL);
@@ -46,16 +46,23 @@ void memory_populate(void *at, size_t size)
     }
 }
 
-int memory_warm(void *at, size_t size)
+int memory_warm(void *at, size_t size, bool huge)
 {
 #ifdef MADV_POPULATE_WRITE
     uintptr_t begin = (uintptr_t)at / PAGE_SIZE * PAGE_SIZE;
     uintptr_t end = ((uintptr_t)at + size) / PAGE_SIZE * PAGE_SIZE;
     void *pages = (uint8_t *)at - ((uintptr_t)at - begin);
-    return end <= begin || madvise(pages, end - begin, MADV_POPULATE_WRITE) == 0 ? 0 : -1;
+    if (end <= begin) {
+        return 0;
+    }
+    if (huge) {
+        (void)madvise(pages, end - begin, MADV_HUGEPAGE); /* a wish: small pages will do */
+    }
+    return madvise(pages, end - begin, MADV_POPULATE_WRITE) == 0 ? 0 : -1;
 #else
     (void)at;
     (void)size;
+    (void)huge;
     return -1;
 #endif
 }

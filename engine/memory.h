@@ -3,6 +3,7 @@
 #ifndef ENGINE_MEMORY_H
 #define ENGINE_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,9 +21,10 @@ void memory_release(struct memory *m);
  * writing there never waits for the kernel again. Contents stay. Takes a second or two a GiB. */
 void memory_populate(void *at, size_t size);
 
-/* The same with the pages the range has, from any thread: contents stay whatever others write
- * meanwhile. 0, or -1 where the system cannot, or nothing is there any more. */
-int memory_warm(void *at, size_t size);
+/* The same from any thread: contents stay whatever others write meanwhile. huge: in huge pages
+ * where the system has them and none was touched yet. 0, or -1 where the system cannot, or nothing
+ * is there any more. */
+int memory_warm(void *at, size_t size, bool huge);
 
 /* count × size zero bytes, aligned to a cache line; NULL in the first pass. */
 void *memory_take(struct memory *m, size_t count, size_t size);

@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "gateway/order_requests.h"
 #include "gateway/response.h"
 
@@ -99,6 +100,9 @@ static void answer_reply(struct exchange *x, const struct reply *r)
     if (r->flags & REPLY_REPLAYED) {
         x->replayed = true;
         g->idempotency_replays++;
+        out_literal(&x->fields, "Holdfast-Origin-Index: ");
+        out_u64(&x->fields, r->origin_index);
+        out_literal(&x->fields, "\r\n");
     }
     add_witness(x, &c, r);
     if (r->result != RESULT_OK) {
@@ -127,6 +131,7 @@ static void submit_cb(struct client_submit *req, enum client_outcome outcome,
         exchange_sleep_cancel(x); /* of a 202 that need not be given any more */
     }
     if (outcome == CLIENT_OK) {
+        FAILPOINT("gateway/after-commit", "a command is committed, its caller has no answer");
         answer_reply(x, reply);
     } else if (!x->answered) {
         answer_outcome(x, outcome, req->retry_after_ms);
@@ -136,6 +141,7 @@ static void submit_cb(struct client_submit *req, enum client_outcome outcome,
 
 static void submit(struct exchange *x)
 {
+    FAILPOINT("gateway/before-submit", "a request is read, its command is not on its way");
     enum client_outcome outcome = client_submit(x->gateway->client, &x->submit, x->command,
                                                 x->command_size, x->deadline_ms, submit_cb);
     if (outcome == CLIENT_OK) {

@@ -302,6 +302,9 @@ int message_decode(const void *data, size_t size, struct message *m)
         m->term = h.term;
         m->seq = h.a;
         if ((h.flags & FLAG_CLOCK) != 0) {
+            if (h.b == 0) {
+                return -1; /* clocks are there, but none runs: see struct message_clock */
+            }
             m->clock = (struct message_clock){h.b, h.c, h.d, (h.flags & FLAG_CLOCK_LEADS) != 0,
                                               (h.flags & FLAG_CLOCK_SUSPECT) != 0};
         }

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/failpoint.h"
 #include "proto/order_id.h"
 #include "raft/log_seed.h"
 #include "server/checkpoint_driver.h"
@@ -330,11 +331,13 @@ static enum restore_result make(struct restore *r)
         return result;
     }
     snprintf(path, sizeof path, "%s/log", c->data_dir);
+    FAILPOINT("restore/before-log", "the checkpoint is restored, there is no log");
     if (log_seed(path, c->id, r->cluster_id, r->position.index, r->position.term) < 0) {
         return fail(r, RESTORE_FAILED, "%s: the log cannot be made: see above", path);
     }
     struct identity identity = {.node_id = c->id, .state = IDENTITY_MEMBER};
     memcpy(identity.cluster_id, r->cluster_id, sizeof identity.cluster_id);
+    FAILPOINT("restore/before-identity", "checkpoint and log are restored, there is no identity");
     if (sync_directory(c->data_dir) < 0 || identity_write(c->data_dir, &identity) < 0) {
         return fail(r, RESTORE_FAILED, "%s: its identity cannot be written: see above",
                     c->data_dir);

@@ -5,14 +5,14 @@
 #include <stdlib.h>
 
 #include "base/check.h"
-#include "storage/persister_worker.h"
+#include "storage/persister_thread.h"
 
 struct persister {
     struct persister_callbacks callbacks;
     void *ctx;
     uint32_t shards;
     struct worker *worker;
-    uv_async_t async;
+    struct persister_thread *thread;
     uint64_t stream;        /* as last heard of; 0: not ready for offers */
     uint64_t next_sequence; /* of the next offer */
     struct command_ack *acks;
@@ -21,11 +21,14 @@ struct persister {
     void *done_ctx;
 };
 
-static void closed(uv_handle_t *handle)
+static void closed(void *ctx)
 {
-    struct persister *p = handle->data;
+    struct persister *p = ctx;
     void (*done)(void *ctx) = p->done;
     void *done_ctx = p->done_ctx;
+    if (p->worker != NULL) {
+        worker_destroy(p->worker);
+    }
     free(p->acks);
     free(p);
     if (done != NULL) {
@@ -45,15 +48,14 @@ static void report_acks(struct persister *p, uint64_t sequence)
     }
 }
 
-static void take_news(uv_async_t *async)
+static void take_news(void *ctx)
 {
-    struct persister *p = async->data;
+    struct persister *p = ctx;
     struct worker_news news;
     worker_take_news(p->worker, &news);
     if (news.ended) {
         CHECK(p->destroying);
-        worker_join(p->worker);
-        uv_close((uv_handle_t *)&p->async, closed);
+        persister_thread_close(p->thread, closed);
         return;
     }
     if (p->destroying) {
@@ -88,13 +90,13 @@ int persister_create(const struct persister_config *config,
     if (p->acks == NULL) {
         goto err_after_alloc;
     }
-    if (uv_async_init(config->loop, &p->async, take_news) != 0) {
+    p->thread = persister_thread_create(config->loop, take_news, p);
+    if (p->thread == NULL) {
         goto err_after_acks;
     }
-    p->async.data = p;
-    p->worker = worker_create(config, &p->async);
-    if (p->worker == NULL) {
-        uv_close((uv_handle_t *)&p->async, closed); /* frees */
+    p->worker = worker_create(config, p->thread);
+    if (p->worker == NULL || persister_thread_start(p->thread, p->worker) < 0) {
+        persister_thread_close(p->thread, closed); /* frees */
         return -1;
     }
     *out = p;

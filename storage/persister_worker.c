@@ -1,25 +1,22 @@
-/* See persister_worker.h: the thread, what it shares with the loop, and the figures.
- *
- * The thread sleeps in one poll(2): the lanes' sockets and an eventfd that the loop writes to.
- * Everything shared is under one mutex that is only ever held for copying. */
+/* See persister_worker.h: the thread's work, what it shares with the loop, and the figures. Everything
+ * shared is under one mutex that is only ever held for copying. */
 #include "storage/persister_worker.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "storage/migrate.h"
 #include "storage/persister_queue.h"
 #include "storage/persister_stream.h"
+#include "storage/persister_thread.h"
 
 #define WINDOW_EVENTS_MIN 64    /* to which windows shrink when transactions fail */
 #define LOG_AGAIN_MS      30000 /* the same error is logged again after this time */
@@ -29,9 +26,7 @@ struct worker {
     struct persister_config config;
     char *url;
     char described[256]; /* the URL without secrets */
-    uv_async_t *async;
-    pthread_t thread;
-    int wake_fd;
+    struct persister_thread *thread;
 
     pthread_mutex_t mutex;
     struct { /* under it */
@@ -70,18 +65,6 @@ struct worker {
     const struct persister_event *peeked[PERSISTER_BATCH_EVENTS_MAX];
 };
 
-static void wake_thread(struct worker *w)
-{
-    uint64_t one = 1;
-    ssize_t n = write(w->wake_fd, &one, sizeof one);
-    CHECK(n == sizeof one || errno == EAGAIN);
-}
-
-static void wake_loop(struct worker *w)
-{
-    CHECK(uv_async_send(w->async) == 0);
-}
-
 /* ---- for the loop's thread ---- */
 
 static void give_order(struct worker *w, bool leading, uint64_t term, uint64_t first_sequence)
@@ -95,7 +78,7 @@ static void give_order(struct worker *w, bool leading, uint64_t term, uint64_t f
         (struct worker_news){.ended = w->shared.news.ended}; /* they were of the old order */
     w->shared.fenced = w->shared.connected = false;
     pthread_mutex_unlock(&w->mutex);
-    wake_thread(w);
+    persister_thread_wake(w->thread);
 }
 
 void worker_lead(struct worker *w, uint64_t term, uint64_t first_sequence)
@@ -129,7 +112,7 @@ size_t worker_offer(struct worker *w, uint64_t stream, const struct event_view *
     }
     pthread_mutex_unlock(&w->mutex);
     if (wake) {
-        wake_thread(w);
+        persister_thread_wake(w->thread);
     }
     return taken;
 }
@@ -215,7 +198,7 @@ void worker_stop(struct worker *w)
     w->shared.stopping = true;
     w->shared.generation++;
     pthread_mutex_unlock(&w->mutex);
-    wake_thread(w);
+    persister_thread_wake(w->thread);
 }
 
 /* ---- the thread ---- */
@@ -233,7 +216,7 @@ static void end_stream(struct worker *w)
     w->shared.connected = false;
     persister_queue_clear(&w->shared.queue);
     pthread_mutex_unlock(&w->mutex);
-    wake_loop(w);
+    persister_thread_wake_loop(w->thread);
 }
 
 /* The loop gave an order since the last look: what was under way is void. Returns false to stop. */
@@ -277,11 +260,12 @@ static void publish_open(struct worker *w)
     log_info("persister: writing to PostgreSQL (%s) term=%" PRIu64 " sequence=%" PRIu64,
              w->described, w->term, wanted);
     w->logged[0] = '\0';
-    wake_loop(w);
+    persister_thread_wake_loop(w->thread);
 }
 
 static void publish_persisted(struct worker *w, const struct window *window)
 {
+    FAILPOINT("persister/before-told", "events are in PostgreSQL, the loop does not know");
     w->floor = window->last_sequence + 1;
     pthread_mutex_lock(&w->mutex);
     w->shared.persisted = window->last_sequence;
@@ -303,7 +287,7 @@ static void publish_persisted(struct worker *w, const struct window *window)
         }
     }
     pthread_mutex_unlock(&w->mutex);
-    wake_loop(w);
+    persister_thread_wake_loop(w->thread);
 }
 
 /* The stream failed: say why, and when to begin again. */
@@ -375,7 +359,7 @@ static uint64_t build_windows(struct worker *w, uint64_t now_ms)
     }
 }
 
-/* One step of everything. Returns when to be called again, whatever happens. */
+/* Returns when to be called again, whatever happens. */
 static uint64_t advance(struct worker *w, uint32_t ready, uint64_t now_ms)
 {
     struct stream *s = &w->stream;
@@ -411,62 +395,28 @@ static uint64_t advance(struct worker *w, uint32_t ready, uint64_t now_ms)
     return look_again_ms < deadline_ms ? look_again_ms : deadline_ms;
 }
 
-/* Sleeps until something happens or the time comes. Returns which lanes' sockets are ready. */
-static uint32_t sleep_until(struct worker *w, uint64_t until_ms)
+bool worker_step(struct worker *w, uint32_t ready, uint64_t now_ms, uint64_t *until_ms)
 {
-    struct pollfd fds[1 + PERSISTER_LANES];
-    fds[0] = (struct pollfd){.fd = w->wake_fd, .events = POLLIN};
-    for (uint32_t i = 0; i < w->stream.lanes; i++) {
-        const struct lane *lane = &w->stream.runs[i].lane;
-        fds[1 + i] = (struct pollfd){.fd = lane_fd(lane), .events = lane->poll_events};
-    }
-    uint64_t now_ms = clock_monotonic_ms();
-    uint64_t wait_ms = until_ms <= now_ms ? 0 : until_ms - now_ms;
-    int n = poll(fds, 1 + w->stream.lanes, wait_ms < 60000 ? (int)wait_ms : 60000);
-    CHECK(n >= 0 || errno == EINTR);
-    if (n <= 0) {
-        return 0;
-    }
-    if (fds[0].revents != 0) {
-        uint64_t ignored;
-        (void)!read(w->wake_fd, &ignored, sizeof ignored);
-    }
-    uint32_t ready = 0;
-    for (uint32_t i = 0; i < w->stream.lanes; i++) {
-        ready |= (fds[1 + i].revents != 0 ? 1u : 0u) << i;
-    }
-    return ready;
-}
-
-static void *run(void *arg)
-{
-    struct worker *w = arg;
-    uint32_t ready = 0;
-    for (;;) {
-        uint64_t now_ms = clock_monotonic_ms();
-        if (!take_order(w, now_ms)) {
-            break;
-        }
-        ready = sleep_until(w, advance(w, ready, now_ms));
+    if (take_order(w, now_ms)) {
+        *until_ms = advance(w, ready, now_ms);
+        return true;
     }
     pthread_mutex_lock(&w->mutex);
     w->shared.news.ended = true;
     pthread_mutex_unlock(&w->mutex);
-    wake_loop(w);
-    return NULL;
+    return false;
 }
 
-static void destroy(struct worker *w)
+uint32_t worker_poll(const struct worker *w, struct pollfd *fds)
 {
-    stream_close(&w->stream);
-    persister_queue_close(&w->shared.queue);
-    pthread_mutex_destroy(&w->mutex);
-    close(w->wake_fd);
-    free(w->url);
-    free(w);
+    for (uint32_t i = 0; i < w->stream.lanes; i++) {
+        const struct lane *lane = &w->stream.runs[i].lane;
+        fds[i] = (struct pollfd){.fd = lane_fd(lane), .events = lane->poll_events};
+    }
+    return w->stream.lanes;
 }
 
-struct worker *worker_create(const struct persister_config *config, uv_async_t *async)
+struct worker *worker_create(const struct persister_config *config, struct persister_thread *thread)
 {
     struct worker *w = calloc(1, sizeof *w);
     if (w == NULL) {
@@ -474,28 +424,25 @@ struct worker *worker_create(const struct persister_config *config, uv_async_t *
     }
     w->config = *config;
     w->url = strdup(config->url);
-    w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (w->url == NULL || w->wake_fd < 0) {
-        free(w->url);
+    if (w->url == NULL) {
         free(w);
         return NULL;
     }
     w->config.url = w->url;
-    w->async = async;
+    w->thread = thread;
     migrate_describe_url(w->url, w->described, sizeof w->described);
     pthread_mutex_init(&w->mutex, NULL);
     histogram_init(&w->shared.duration);
     persister_queue_init(&w->shared.queue);
     stream_init(&w->stream, &w->config);
-    if (pthread_create(&w->thread, NULL, run, w) != 0) {
-        destroy(w);
-        return NULL;
-    }
     return w;
 }
 
-void worker_join(struct worker *w)
+void worker_destroy(struct worker *w)
 {
-    pthread_join(w->thread, NULL);
-    destroy(w);
+    stream_close(&w->stream);
+    persister_queue_close(&w->shared.queue);
+    pthread_mutex_destroy(&w->mutex);
+    free(w->url);
+    free(w);
 }

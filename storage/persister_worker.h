@@ -1,5 +1,5 @@
-/* persister_worker: the persister's thread. Takes the fence, then turns the queue into
- * transactions.
+/* persister_worker: what the persister's thread does, step by step. Takes the fence, then turns the
+ * queue into transactions.
  *
  * What it owns: the connections ("lanes", each for a range of shards, so that two of the server's
  * processes work at once), the windows, the watermarks as it knows them. What it refuses:
@@ -15,7 +15,8 @@
  * lanes have committed, so that every watermark in the database is at or after every acknowledged
  * event: a database whose watermarks are behind that has lost something, and is refused.
  *
- * Threads: the functions below are for the loop's thread. */
+ * Threads: worker_step and worker_poll are for the worker's thread (persister_thread.h), all others for
+ * the loop's. Time comes in as an argument. */
 #ifndef STORAGE_PERSISTER_WORKER_H
 #define STORAGE_PERSISTER_WORKER_H
 
@@ -27,6 +28,7 @@
 #define PERSISTER_EVICTIONS_MAX 3  /* attempts to end what holds up the fence, per stream */
 
 struct worker;
+struct persister_thread;
 
 /* What the loop has to learn. */
 struct worker_news {
@@ -38,9 +40,11 @@ struct worker_news {
     uint64_t acked; /* all shards, up to this sequence; 0: nothing new */
 };
 
-/* Starts the thread. config->loop is not used; async is sent when there are news. NULL on failure.
- */
-struct worker *worker_create(const struct persister_config *config, uv_async_t *async);
+/* config->loop is not used. thread is woken when there is work, and wakes the loop when there are news;
+ * it is only borrowed. NULL on failure. */
+struct worker *worker_create(const struct persister_config *config, struct persister_thread *thread);
+/* When its thread, if it was started, is done. */
+void worker_destroy(struct worker *w);
 void worker_lead(struct worker *w, uint64_t term, uint64_t first_sequence);
 void worker_follow(struct worker *w);
 /* Copies events into the queue; returns how many. 0 when stream is not the open one. */
@@ -50,9 +54,14 @@ void worker_take_news(struct worker *w, struct worker_news *news);
 void worker_get_status(struct worker *w, struct persister_status *out);
 void worker_write_metrics(struct worker *w, struct text *t);
 
-/* The thread ends soon, news.ended says when; then worker_join waits for it (not long) and frees.
- */
+/* worker_step returns false soon; news.ended says when it did. */
 void worker_stop(struct worker *w);
-void worker_join(struct worker *w);
+
+/* One step of everything. ready: bit i says that lane i's socket was reported by poll. *until_ms: when
+ * to be called again, whatever happens. Returns false when it is to be called no more. */
+bool worker_step(struct worker *w, uint32_t ready, uint64_t now_ms, uint64_t *until_ms);
+/* What to poll for each lane; returns how many there are, at most PERSISTER_LANES. */
+struct pollfd;
+uint32_t worker_poll(const struct worker *w, struct pollfd *fds);
 
 #endif

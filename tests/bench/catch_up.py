@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "integration"))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools/chaos"))
 from cluster import Cluster  # noqa: E402
 
 

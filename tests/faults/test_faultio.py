@@ -7,7 +7,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from faults import Faults  # noqa: E402
+from faultio import Faults  # noqa: E402
 
 CHILD = r"""
 import errno, os, sys

@@ -11,7 +11,7 @@ import tarfile
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "integration"))
+sys.path.insert(0, str(HERE.parents[1] / "tools/chaos"))
 
 from cluster import Cluster  # noqa: E402
 from node_link import Link, fields, message  # noqa: E402

@@ -18,6 +18,7 @@ import tempfile
 import time
 import uuid
 
+import harness  # noqa: F401
 from cluster import Cluster, Load
 
 OK, FAILURE, USAGE, UNREACHABLE, REFUSED = range(5)

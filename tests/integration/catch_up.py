@@ -13,6 +13,7 @@ import re
 import shutil
 import time
 
+import harness  # noqa: F401
 from cluster import Cluster, Load
 
 OPTIONS = ("--checkpoint-entries", "64", "--checkpoint-interval", "2s", "--trailing-entries", "512",

@@ -25,10 +25,9 @@ import urllib.error
 import urllib.request
 import uuid
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "faults")]
-from cluster import Cluster  # noqa: E402
-from faultclock import FaultClock  # noqa: E402
+import harness  # noqa: F401
+from cluster import Cluster
+from faultclock import FaultClock
 
 HOUR_MS = 3600000
 BOUND_MS = 100

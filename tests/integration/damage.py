@@ -8,6 +8,7 @@ the while, and none that was acknowledged is lost.
 import pathlib
 import sys
 
+import harness  # noqa: F401
 from cluster import Cluster, Load
 
 

@@ -18,9 +18,9 @@ import subprocess
 import sys
 import time
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).parent.parent / "faults")]
-from cluster import Cluster, Load  # noqa: E402
-from faults import Faults  # noqa: E402
+import harness  # noqa: F401
+from cluster import Cluster, Load
+from faultio import Faults
 
 EXIT_LOG = 74
 # Documented: served again within 5 s. Asserted with slack for a machine that is busy with other things.

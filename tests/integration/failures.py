@@ -10,11 +10,12 @@ import struct
 import sys
 import time
 
+import harness  # noqa: F401
 import gateway_harness
 from cluster import Cluster, Load
-from gateway_harness import Process
 from network import Network
 from node_link import NO_CLUSTER, SERVICE_RAFT, Link, crc32c, message
+from processes import Process
 
 BUILD = None
 SUBMIT = 10

@@ -11,7 +11,8 @@ import sys
 import time
 import traceback
 
-import gateway_harness as harness
+import harness  # noqa: F401
+import gateway_harness
 
 SEED = int(os.environ.get("SEED", "1"))
 
@@ -27,7 +28,7 @@ def order_request(stage, user, key, **headers):
 
 
 def eventually(what, check):
-    end = time.monotonic() + harness.PATIENCE_S
+    end = time.monotonic() + gateway_harness.PATIENCE_S
     while not check():
         assert time.monotonic() < end, what
         time.sleep(0.02)
@@ -40,7 +41,7 @@ def stock(stage, sku):
 
 
 def test_pipelined_burst_is_answered_in_order(stage):
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     count = 300  # more than --pipeline-max
     wire.send(b"".join(order_request(stage, f"burst{i}", f"burst-{i}") for i in range(count)))
     ids = []
@@ -53,7 +54,7 @@ def test_pipelined_burst_is_answered_in_order(stage):
 
 
 def test_slow_and_fast_requests_keep_their_order(stage):
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     wire.send(order_request(stage, "mixed", "mixed-1")
               + stage.request_bytes("GET", "/livez")
               + stage.request_bytes("GET", "/v1/order-requests/never?wait=1", None,
@@ -65,7 +66,7 @@ def test_slow_and_fast_requests_keep_their_order(stage):
 
 
 def test_bytes_one_at_a_time(stage):
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     for byte in order_request(stage, "drip", "drip-1"):
         wire.send(bytes([byte]))
     first = wire.read()
@@ -76,7 +77,7 @@ def test_bytes_one_at_a_time(stage):
 
 
 def test_continue(stage):
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     head, body = order_request(stage, "polite", "polite-1", Expect="100-continue").split(b"\r\n\r\n", 1)
     wire.send(head + b"\r\n\r\n")
     while b"\r\n\r\n" not in wire.buffer:
@@ -91,7 +92,7 @@ def test_chunked_body(stage):
     body = order_body("chunky")
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[i:i + 7]), body[i:i + 7])
                       for i in range(0, len(body), 7)) + b"0\r\n\r\n"
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     wire.send(stage.request_bytes("POST", "/v1/orders", chunks, {
         **stage.authorization("backend"), "Idempotency-Key": "chunky-1",
         "Transfer-Encoding": "chunked"}) + stage.request_bytes("GET", "/livez"))
@@ -171,7 +172,7 @@ def test_head(stage):
 
 
 def test_slow_reader_harms_nobody(stage):
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     request = stage.request_bytes("GET", "/openapi.json")
     count = 400  # some 25 MB of answers, more than any socket buffer
     wire.socket.settimeout(0.2)
@@ -182,7 +183,7 @@ def test_slow_reader_harms_nobody(stage):
             sent += request
     except (TimeoutError, BlockingIOError):
         pass
-    wire.socket.settimeout(harness.PATIENCE_S)
+    wire.socket.settimeout(gateway_harness.PATIENCE_S)
     for i in range(20):
         assert stage.call("GET", "/livez").status == 200
     sizes = {len(wire.read().body) for _ in range(len(sent) // len(request))}
@@ -192,7 +193,7 @@ def test_slow_reader_harms_nobody(stage):
 
 def test_callers_that_vanish(stage):
     for i in range(50):
-        wire = harness.Wire(stage.ports["public"])
+        wire = gateway_harness.Wire(stage.ports["public"])
         wire.send(order_request(stage, f"gone{i}", f"gone-{i}") * 3)
         wire.socket.close()
     for i in range(50):
@@ -245,7 +246,7 @@ def test_noise(stage):
                 data[at:at] = rng.randbytes(rng.randint(1, 40))
             if not data:
                 data = bytearray(b"x")
-        wire = harness.Wire(stage.ports["public"])
+        wire = gateway_harness.Wire(stage.ports["public"])
         try:
             wire.send(bytes(data))
             wire.end()
@@ -260,7 +261,7 @@ def test_noise(stage):
 
 def test_idle_connection_is_closed(stage):
     stage.restart("--idle-timeout", "300ms")
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     wire.send(stage.request_bytes("GET", "/livez"))
     assert wire.read().status == 200
     assert wire.at_end() == b""
@@ -269,11 +270,11 @@ def test_idle_connection_is_closed(stage):
 
 def test_limits(stage):
     stage.restart("--connections-max", "4", "--requests-max", "2")
-    wires = [harness.Wire(stage.ports["public"]) for _ in range(4)]
+    wires = [gateway_harness.Wire(stage.ports["public"]) for _ in range(4)]
     for w in wires:
         w.send(stage.request_bytes("GET", "/livez"))
         assert w.read().status == 200
-    fifth = harness.Wire(stage.ports["public"])
+    fifth = gateway_harness.Wire(stage.ports["public"])
     assert fifth.at_end() == b""
     wait = stage.request_bytes("GET", "/v1/order-requests/none?wait=60", None,
                                stage.authorization("backend"))
@@ -297,6 +298,8 @@ def test_same_bytes_after_a_restart(stage):
         again = stage.place("open", "constant", key, sku=sku)
         assert (again.status, again.body) == (before.status, before.body)
         assert again.headers["idempotency-replayed"] == "true"
+        assert again.headers["holdfast-origin-index"] == before.headers["holdfast-log-index"]
+        assert int(again.headers["holdfast-log-index"]) > int(before.headers["holdfast-log-index"])
 
 
 def test_outcome_unknown_is_settled_by_the_key(stage):
@@ -344,7 +347,7 @@ def test_orders_wait_for_a_leader(stage):
     if os.path.basename(stage.node_path) == "fake_node":
         return
     stage.node.stop(signal.SIGKILL)
-    wire = harness.Wire(stage.ports["public"])
+    wire = gateway_harness.Wire(stage.ports["public"])
     wire.send(order_request(stage, "waiting", "waiting-1", Prefer="wait=60"))
     stage.start_node()
     assert wire.read().status == 201  # taken before there was a leader
@@ -353,10 +356,10 @@ def test_orders_wait_for_a_leader(stage):
 
 
 def test_end_finishes_what_was_taken(stage):
-    idle = harness.Wire(stage.ports["public"])
+    idle = gateway_harness.Wire(stage.ports["public"])
     idle.send(stage.request_bytes("GET", "/readyz"))
     assert idle.read().status == 200
-    busy = harness.Wire(stage.ports["public"])
+    busy = gateway_harness.Wire(stage.ports["public"])
     stage.node.child.send_signal(signal.SIGSTOP)
     try:
         busy.send(order_request(stage, "last", "last-1", Prefer="wait=60"))
@@ -368,7 +371,7 @@ def test_end_finishes_what_was_taken(stage):
 
         def refuses():
             try:
-                harness.Wire(stage.ports["public"]).close()
+                gateway_harness.Wire(stage.ports["public"]).close()
                 return False
             except ConnectionRefusedError:
                 return True
@@ -379,7 +382,7 @@ def test_end_finishes_what_was_taken(stage):
     answer = busy.read()
     assert answer.status == 201 and answer.headers["connection"] == "close", answer.body
     assert busy.at_end() == b""
-    assert stage.gateway.child.wait(harness.PATIENCE_S) == 0
+    assert stage.gateway.child.wait(gateway_harness.PATIENCE_S) == 0
     stage.start_gateway()
     stage.wait_ready()
     assert stage.place("open", "last", "last-1").body == answer.body
@@ -393,7 +396,7 @@ def test_not_ready_before_the_end(stage):
     assert answer.status == 503 and b"[-]serving" in answer.body
     assert stage.place("open", "lastminute", "lastminute-1").status == 201
     stage.gateway.child.send_signal(signal.SIGTERM)  # a second signal
-    assert stage.gateway.child.wait(harness.PATIENCE_S) == 128 + signal.SIGTERM
+    assert stage.gateway.child.wait(gateway_harness.PATIENCE_S) == 128 + signal.SIGTERM
 
 
 def prepare(stage):
@@ -404,7 +407,7 @@ def prepare(stage):
     stage.put_sale("calm", ["D"])
 
 
-class RestartingStage(harness.Stage):
+class RestartingStage(gateway_harness.Stage):
     changed = False  # the gateway runs with options of a test's own
 
     def restart(self, *options):
@@ -446,4 +449,4 @@ def run(gateway, node, only):
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main(run))
+    sys.exit(gateway_harness.main(run))

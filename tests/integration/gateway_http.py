@@ -25,7 +25,8 @@ import os
 import sys
 import time
 
-import gateway_harness as harness
+import harness  # noqa: F401
+import gateway_harness
 
 
 def set_the_stage(stage):
@@ -59,7 +60,7 @@ def set_the_stage(stage):
     lease = stage.expect(201, "POST", "/v1/leases", {"name": "lock", "owner": "me", "ttl_ms": 3600000},
                          who="backend", key="stage-lease")
     names["token"] = str(lease.json["fencing_token"])
-    end = time.monotonic() + harness.PATIENCE_S
+    end = time.monotonic() + gateway_harness.PATIENCE_S
     while stage.expect(200, "GET", f"/v1/orders/{names['expired']}?consistency=strong",
                        who="backend").json["status"] != "expired":
         assert time.monotonic() < end, "an unpaid order does not expire"
@@ -131,7 +132,7 @@ def check(case, answer, expected):
 
 
 def run_case(stage, case, answers):
-    wire = harness.Wire(stage.ports[case.get("to", "public")])
+    wire = gateway_harness.Wire(stage.ports[case.get("to", "public")])
     try:
         wire.send(bytes_of(stage, case))
         if case.get("half"):
@@ -164,7 +165,7 @@ def run(gateway, node, only):
               encoding="utf-8") as f:
         cases = json.load(f)
     assert len({c["name"] for c in cases}) == len(cases), "two cases have the same name"
-    stage = harness.Stage(gateway, node, ("--head-timeout", "1s", "--body-timeout", "1s"))
+    stage = gateway_harness.Stage(gateway, node, ("--head-timeout", "1s", "--body-timeout", "1s"))
     failed = []
     ran = 0
     try:
@@ -191,4 +192,4 @@ def run(gateway, node, only):
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main(run))
+    sys.exit(gateway_harness.main(run))

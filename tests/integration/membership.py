@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 
+import harness  # noqa: F401
 from cluster import Cluster, Load
 
 OK, FAILURE, USAGE, UNREACHABLE, REFUSED, UNKNOWN = range(6)

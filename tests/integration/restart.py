@@ -9,10 +9,9 @@ import pathlib
 import signal
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "faults"))
-from cluster import Cluster, Load  # noqa: E402
-from faults import Faults  # noqa: E402
+import harness  # noqa: F401
+from cluster import Cluster, Load
+from faultio import Faults
 
 # Small checkpoints, often: what is restarted has one.
 OPTIONS = ["--checkpoint-entries", "50", "--checkpoint-interval", "500ms", "--trailing-entries", "512"]

@@ -16,6 +16,7 @@ import argparse
 import pathlib
 import time
 
+import harness  # noqa: F401
 from cluster import Cluster, Load
 
 

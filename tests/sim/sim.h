@@ -321,9 +321,11 @@ void sim_faults_heal(struct sim *s);
 /* The leader is asked to give the node another role: voter, standby, spare, no member. */
 void sim_faults_membership(struct sim *s, unsigned target);
 
-/* sim_check.c: each ends the run with the seed and the command that replays it */
-_Noreturn void sim_violation(const struct sim *s, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* sim_check.c: each ends the run with the seed and the command that replays it. The name of a check, by
+ * which it can be asked for (tests/planted), is that of the function it stands in. */
+#define sim_violation(s, ...) sim_violation_of((s), __func__, __VA_ARGS__)
+_Noreturn void sim_violation_of(const struct sim *s, const char *check, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 void sim_check_applied(struct sim_node *n, const struct record_header *record);
 void sim_check_digest(struct sim_node *n, uint64_t index, uint64_t digest);
 void sim_check_answers(struct sim_node *n, uint64_t index, uint64_t answers);

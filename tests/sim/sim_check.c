@@ -21,9 +21,9 @@
 #include "raft/driver_internal.h"
 #include "tests/sim/sim.h"
 
-_Noreturn void sim_violation(const struct sim *s, const char *format, ...)
+_Noreturn void sim_violation_of(const struct sim *s, const char *check, const char *format, ...)
 {
-    printf("VIOLATION at %.6f s: ", (double)s->now_us / 1e6);
+    printf("VIOLATION at %.6f s: %s: ", (double)s->now_us / 1e6, check);
     va_list args;
     va_start(args, format);
     vprintf(format, args);

@@ -9,7 +9,7 @@
 #include "base/str.h"
 
 #define SECTOR_SIZE 512u
-#define FILES_MAX   2048u
+#define FILES_MAX   6144u /* more than a log may have segments */
 #define BLOCK_SIZE  4096u
 #define DAMAGES_MAX 32u
 

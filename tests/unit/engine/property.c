@@ -8,9 +8,11 @@
  * digest. Checkpoints are taken in slices while commands go on, some of them fail. A failing seed is
  * printed with what to run to see it again. */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/prng.h"
@@ -46,16 +48,33 @@ struct run {
     uint64_t frozen_index, frozen_digest;
 };
 
-static _Noreturn void __attribute__((format(printf, 2, 3)))
-fail(const struct run *r, const char *format, ...)
+static uint64_t seed_now; /* read by the handler */
+
+/* check: the function it stands in, by which tests/planted asks for it. */
+#define fail(run, ...) fail_of((run), __func__, __VA_ARGS__)
+
+static _Noreturn void __attribute__((format(printf, 3, 4)))
+fail_of(const struct run *r, const char *check, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "seed %" PRIu64 " step %" PRIu64 ": ", r->seed, r->step);
+    fprintf(stderr, "seed %" PRIu64 " step %" PRIu64 ": %s: ", r->seed, r->step, check);
     vfprintf(stderr, format, args);
     va_end(args);
     fprintf(stderr, "\nagain: property --seed %" PRIu64 " --count 1\n", r->seed);
     exit(1);
+}
+
+/* A CHECK of the engine has said what is wrong, not where. */
+static void handle_abort(int signal_number)
+{
+    char line[128];
+    int size = snprintf(line, sizeof line,
+                        "signal %d at seed %" PRIu64 "\nagain: property --seed %" PRIu64 " --count 1\n",
+                        signal_number, seed_now, seed_now);
+    ssize_t ignored = write(STDERR_FILENO, line, (size_t)size);
+    (void)ignored;
+    _exit(1);
 }
 
 #define EXPECT(run, condition, what)                                  \
@@ -739,6 +758,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t steps)
 {
     static struct run run;
     struct run *r = &run;
+    seed_now = seed;
     struct staged *staged = r->staged; /* keeps its memory */
     size_t staged_max = r->staged_max;
     *r = (struct run){.seed = seed, .staged = staged, .staged_max = staged_max};
@@ -785,6 +805,7 @@ static void print_coverage(bool demand)
 int main(int argc, char **argv)
 {
     uint64_t seed = 1, count = 1000, steps = 120;
+    signal(SIGABRT, handle_abort);
     for (int i = 1; i + 1 < argc; i += 2) {
         uint64_t value = strtoull(argv[i + 1], NULL, 10);
         if (strcmp(argv[i], "--seed") == 0) {

@@ -441,6 +441,46 @@ static void test_populating_changes_no_state(void **state)
     engine_destroy(e);
 }
 
+/* What is told to be next is where the next records are put. */
+static void test_memory_ahead(void **state)
+{
+    (void)state;
+    struct engine_memory before[ENGINE_AHEAD_COUNT], after[ENGINE_AHEAD_COUNT];
+    struct engine *e = engine_create();
+    engine_memory_ahead(e, 4096, before);
+    for (unsigned i = 0; i < ENGINE_AHEAD_COUNT; i++) {
+        assert_int_equal(before[i].size, 0);
+    }
+    apply_init(e);
+    engine_memory_ahead(e, 4096, before);
+    uint64_t digest = engine_digest(e);
+    for (unsigned i = 0; i < ENGINE_AHEAD_COUNT; i++) {
+        const uint8_t *at = before[i].at, *end = e->memory.base + e->memory.size;
+        assert_true(before[i].size <= 4096);
+        assert_true(before[i].size == 0 || (at >= e->memory.base && at + before[i].size <= end));
+        for (size_t k = 0; k < before[i].size; k++) {
+            assert_int_equal(at[k], 0); /* nobody's yet */
+        }
+        if (before[i].size > 0) {
+            (void)engine_memory_warm(before[i], false);
+        }
+    }
+    assert_true(engine_digest(e) == digest);
+    assert_int_equal(before[TABLE_SKU - 1].at, table_at(&e->tables.table[TABLE_SKU], 1));
+    struct command c = {.kind = COMMAND_SKU_PUT};
+    c.sku_put.sku = str_from("A");
+    uint8_t encoded[64], batch[128];
+    struct batch_builder b;
+    batch_begin(&b, batch, sizeof batch);
+    size_t size = command_encode(&c, encoded, sizeof encoded);
+    assert_true(size > 0 && batch_add(&b, encoded, size));
+    engine_apply(e, 2, batch, batch_end(&b, 6), NULL, NULL);
+    engine_memory_ahead(e, 4096, after);
+    assert_int_equal(after[TABLE_SKU - 1].at, table_at(&e->tables.table[TABLE_SKU], 2));
+    assert_int_equal(after[TABLE_ORDER - 1].at, before[TABLE_ORDER - 1].at);
+    engine_destroy(e);
+}
+
 static void test_hash_is_keyed(void **state)
 {
     (void)state;
@@ -470,6 +510,7 @@ int main(void)
         cmocka_unit_test(test_load_refuses),
         cmocka_unit_test(test_marked_digests),
         cmocka_unit_test(test_populating_changes_no_state),
+        cmocka_unit_test(test_memory_ahead),
         cmocka_unit_test(test_hash_is_keyed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

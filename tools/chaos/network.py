@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 
-from gateway_harness import free_port
+from processes import free_port
 
 
 class Network:

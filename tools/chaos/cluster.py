@@ -23,7 +23,7 @@ import urllib.request
 import uuid
 
 import gateway_harness
-from gateway_harness import PATIENCE_S, Process, free_port
+from processes import PATIENCE_S, Process, free_port
 
 
 class Node:
@@ -44,20 +44,17 @@ class Node:
 
     def start(self, *options, members=None, environment=None):
         """members: whom it is told of (default: all of the cluster)."""
+        argv = self.argv(*options, members=members)
+        self.process = Process(f"node {self.id}", argv, environment={**self.environment, **(environment or {})})
+        self.cluster.processes.append(self.process)
+        return self
+
+    def argv(self, *options, members=None):
         argv = [str(self.cluster.holdfastd), "--id", str(self.id), "--data-dir", self.dir,
                 "--cluster-id", self.cluster.id, "--cluster-key-file", self.cluster.path("cluster.key")]
         for node in members or self.cluster.nodes:
             argv += ["--member", node.member()]
-        argv += [*self.cluster.node_options, *self.options, *options]
-        before = dict(os.environ)
-        os.environ.update({**self.environment, **(environment or {})})
-        try:
-            self.process = Process(f"node {self.id}", argv)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        self.cluster.processes.append(self.process)
-        return self
+        return argv + [*self.cluster.node_options, *self.options, *options]
 
     def running(self):
         return self.process is not None and self.process.child.poll() is None
@@ -83,12 +80,14 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, build, nodes=3, node_options=(), gateway=True, gateway_options=()):
+    def __init__(self, build, nodes=3, node_options=(), gateway=True, gateway_options=(), folder=None, secrets=None):
+        """folder, secrets: as Stage's."""
         build = pathlib.Path(build).resolve()
         self.holdfastd = build / "server/holdfastd"
         self.holdfastctl = build / "tools/ctl/holdfastctl"
         # Secrets and HTTP calls are those of the gateway's own tests.
-        self.stage = gateway_harness.Stage(str(build / "gateway/holdfast-gateway"), str(self.holdfastd), gateway_options)
+        self.stage = gateway_harness.Stage(str(build / "gateway/holdfast-gateway"), str(self.holdfastd), gateway_options,
+                                           folder, secrets)
         self.id = self.stage.cluster_id
         self.processes = self.stage.processes
         self.node_options = list(node_options)
@@ -139,21 +138,24 @@ class Cluster:
         return wrong
 
     def start_gateway(self, nodes=None):
-        addresses = [option for n in nodes or self.nodes for option in ("--nodes", n.address)]
         stage = self.stage
-        stage.gateway = Process("gateway", [
-            stage.gateway_path, "--listen", "127.0.0.1:0", "--listen-admin", "127.0.0.1:0", *addresses,
-            "--cluster-key-file", stage.path("cluster.key"), "--api-keys-file", stage.path("api-keys"),
-            "--user-token-secret-file", stage.path("user.secret"),
-            "--payment-secret-file", stage.path("payment.secret"), *stage.options])
+        stage.gateway = Process("gateway", self.gateway_argv(nodes or self.nodes))
         stage.processes.append(stage.gateway)
         stage.ports = {kind: int(stage.gateway.wait_for(rf"listening kind={kind} .*port=(\d+)")[1])
                        for kind in ("public", "admin")}
 
+    def gateway_argv(self, nodes, listen="127.0.0.1:0", listen_admin="127.0.0.1:0"):
+        stage = self.stage
+        addresses = [option for n in nodes for option in ("--nodes", n.address)]
+        return [stage.gateway_path, "--listen", listen, "--listen-admin", listen_admin, *addresses,
+                "--cluster-key-file", stage.path("cluster.key"), "--api-keys-file", stage.path("api-keys"),
+                "--user-token-secret-file", stage.path("user.secret"),
+                "--payment-secret-file", stage.path("payment.secret"), *stage.options]
+
     def ctl(self, *arguments, check=True, timeout=60):
         """holdfastctl with this cluster's endpoints and key; the finished process (text)."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("HOLDFAST_", "PG"))}
-        environment["HOLDFAST_ENDPOINTS"] = ",".join(n.address for n in self.nodes if n.process is not None)
+        environment["HOLDFAST_ENDPOINTS"] = ",".join(self.endpoints())
         environment["HOLDFAST_CLUSTER_KEY_FILE"] = self.path("cluster.key")
         done = subprocess.run([str(self.holdfastctl), *map(str, arguments)], capture_output=True, text=True,
                               timeout=timeout, env=environment, stdin=subprocess.DEVNULL)
@@ -161,6 +163,10 @@ class Cluster:
             raise AssertionError(f"holdfastctl {' '.join(map(str, arguments))}: {done.returncode}\n"
                                  f"{done.stdout}\n{done.stderr}")
         return done
+
+    def endpoints(self):
+        """Where holdfastctl asks."""
+        return [n.address for n in self.nodes if n.process is not None]
 
     def leader(self):
         """The node that leads and is ready, or None."""

@@ -11,63 +11,12 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 import uuid
 
-PATIENCE_S = 60  # for things that must happen; nothing is measured against it
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-class Process:
-    """A child whose stderr is gathered; it is killed at the end if it did not end."""
-
-    def __init__(self, name, argv):
-        self.name = name
-        self.lines = []
-        self.child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-                                      text=True, errors="replace")
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self):
-        for line in self.child.stderr:
-            self.lines.append(line.rstrip("\n"))
-
-    def wait_for(self, pattern):
-        end = time.monotonic() + PATIENCE_S
-        while time.monotonic() < end:
-            for line in list(self.lines):
-                found = re.search(pattern, line)
-                if found:
-                    return found
-            if self.child.poll() is not None:
-                break
-            time.sleep(0.01)
-        raise AssertionError(f"{self.name} never said {pattern!r}:\n" + "\n".join(self.lines[-30:]))
-
-    def stop(self, number=signal.SIGTERM):
-        if self.child.poll() is None:
-            self.child.send_signal(number)
-        try:
-            code = self.child.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.child.kill()
-            code = self.child.wait()
-        self.reader.join(PATIENCE_S)
-        return code
-
-    def complaints(self):
-        return [line for line in self.lines
-                if "Sanitizer" in line or "runtime error" in line or "check failed" in line]
+from processes import PATIENCE_S, Process, free_port
 
 
 class Answer:
@@ -149,22 +98,34 @@ def base64url(data):
 class Stage:
     """Node, gateway, secrets."""
 
-    def __init__(self, gateway, node, options=()):
-        self.folder = tempfile.mkdtemp(prefix="holdfast-gateway-")
-        self.keys = {role: f"{role}-key-{uuid.uuid4().hex}" for role in
-                     ("admin", "backend", "viewer", "payments")}
-        self.keys["backend2"] = f"backend2-key-{uuid.uuid4().hex}"
-        self.user_secret = os.urandom(24).hex()
-        self.payment_secret = os.urandom(32)
-        self._write_secrets()
+    def __init__(self, gateway, node, options=(), folder=None, secrets=None):
+        """folder: where secrets and data are, kept at the end; None: a new one, removed at the end. secrets: what
+        secrets() said of a stage in that folder, to be it again."""
+        self.keep_folder = folder is not None
+        self.folder = folder or tempfile.mkdtemp(prefix="holdfast-gateway-")
+        if secrets is not None:
+            self.keys, self.user_secret, self.cluster_id = secrets["keys"], secrets["user"], secrets["cluster_id"]
+            self.payment_secret = bytes.fromhex(secrets["payment"])
+        else:
+            self.keys = {role: f"{role}-key-{uuid.uuid4().hex}" for role in
+                         ("admin", "backend", "viewer", "payments")}
+            self.keys["backend2"] = f"backend2-key-{uuid.uuid4().hex}"
+            self.user_secret = os.urandom(24).hex()
+            self.payment_secret = os.urandom(32)
+            self.cluster_id = str(uuid.uuid4())
+            self._write_secrets()
         self.options = options
         self.gateway_path = gateway
         self.node_path = node
         self.node_port = free_port()
         self.raft_port = free_port()
-        self.cluster_id = str(uuid.uuid4())
         self.processes = []
         self.node = self.gateway = None
+
+    def secrets(self):
+        """All that another process needs to be this stage: JSON."""
+        return {"keys": self.keys, "user": self.user_secret, "payment": self.payment_secret.hex(),
+                "cluster_id": self.cluster_id}
 
     def path(self, name):
         return os.path.join(self.folder, name)
@@ -227,7 +188,8 @@ class Stage:
             wrong += [f"{p.name}: {line}" for line in p.complaints()]
             if wrong:
                 wrong += p.lines[-15:]
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not self.keep_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
         return wrong
 
     # ---- callers ----
