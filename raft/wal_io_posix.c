@@ -21,6 +21,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/failpoint.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "raft/wal_core.h"
 #include "raft/wal_io.h"
@@ -251,13 +252,7 @@ static int make_directory(const char *path)
         errno = ENAMETOOLONG;
         return -1;
     }
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        return -1;
-    }
-    int rv = fsync(fd);
-    close(fd);
-    return rv;
+    return file_sync(parent);
 }
 
 struct wal_io *wal_io_posix_create(const char *directory, bool sync)

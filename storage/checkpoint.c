@@ -19,6 +19,7 @@
 #include "base/advice.h"
 #include "base/check.h"
 #include "base/failpoint.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
 
@@ -40,15 +41,10 @@ void checkpoint_generation_path(const struct checkpoint *c, const char *name, ch
 
 int checkpoint_sync_path(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0) {
+    if (file_sync(path) < 0) {
         log_error("%s: %s", path, strerror(errno));
-        if (fd >= 0) {
-            close(fd);
-        }
         return -1;
     }
-    close(fd);
     return 0;
 }
 

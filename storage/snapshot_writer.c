@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "base/failpoint.h"
+#include "base/file.h"
 #include "storage/checkpoint_internal.h"
 #include "storage/snapshot_internal.h"
 
@@ -37,16 +38,10 @@ static int sync_directory_of(const char *path, char *error)
     size_t size = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
     memcpy(directory, path, size);
     directory[size] = '\0';
-    int fd = open(size == 0 ? "." : directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0) {
-        int code = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return snapshot_fail(error, "%s: its directory cannot be synced: %s", path, strerror(code));
-    }
-    close(fd);
-    return 0;
+    return file_sync(size == 0 ? "." : directory) == 0
+               ? 0
+               : snapshot_fail(error, "%s: its directory cannot be synced: %s", path,
+                               strerror(errno));
 }
 
 /* Writes and hashes. */

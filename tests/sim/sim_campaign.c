@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "tests/sim/sim_database.h"
 
 #define PROGRESS_S 60
 
@@ -280,6 +281,7 @@ static int report(const struct sim_campaign *c, uint64_t wall_us)
            processor_s > 0 ? (double)t.simulated_us / 1e6 / processor_s : 0.0, (double)wall_us / 1e6);
     print_faults(c, &t);
     print_stats(&t);
+    sim_database_print(&t);
     return is_toothless(c, &t) || shared->violations_count > 0 ? 1 : 0;
 }
 

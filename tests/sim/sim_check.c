@@ -11,7 +11,8 @@
  *      (driver.c aborts); an accepted request gets one answer, never "failed" (sim_clients.c).
  *   8. The cluster's time moves with the truth (sim_clock.c).
  *   9. A leader whose log's disk is stuck leads no longer than SIM_HAND_OVER_US, if nothing else is wrong.
- *  10. After healing, everybody converges and new commands are committed. */
+ *  10. What the database holds (sim_database.c).
+ *  11. After healing, everybody converges and new commands are committed. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 
 #include "base/check.h"
 #include "raft/driver_internal.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_database.h"
 
 _Noreturn void sim_violation_of(const struct sim *s, const char *check, const char *format, ...)
 {
@@ -252,7 +253,7 @@ void sim_check_silent(const struct sim_node *n, bool leads)
     }
 }
 
-/* ---- 10: convergence ---- */
+/* ---- 11: convergence ---- */
 
 bool sim_is_converged(struct sim *s)
 {
@@ -275,12 +276,13 @@ bool sim_is_converged(struct sim *s)
             return false;
         }
     }
-    return s->pending == NULL && sim_clock_at_rest(leader);
+    return s->pending == NULL && sim_clock_at_rest(leader) && sim_database_drained(s);
 }
 
 void sim_check_converged(struct sim *s)
 {
     if (sim_is_converged(s)) {
+        sim_database_check(s);
         return;
     }
     for (unsigned i = 0; i < s->swarm.nodes; i++) {

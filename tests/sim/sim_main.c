@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "raft/driver_internal.h"
 #include "tests/sim/sim_campaign.h"
+#include "tests/sim/sim_database.h"
 
 static const struct {
     const char *name;
@@ -41,6 +42,17 @@ static const struct {
     {"noop", DRIVER_GUARD_NOOP},
     {"hold", DRIVER_GUARD_HOLD},
     {"same-write", DRIVER_GUARD_SAME_WRITE},
+};
+
+/* Of the database: what it, or the persister, would have to get wrong. */
+static const struct {
+    const char *name;
+    unsigned guard;
+} database_guards[] = {
+    {"fence", SIM_GUARD_FENCE},
+    {"watermark", SIM_GUARD_WATERMARK},
+    {"commit", SIM_GUARD_COMMIT},
+    {"row", SIM_GUARD_ROW},
 };
 
 static const struct sim_machine *const machines[] = {
@@ -106,17 +118,6 @@ static unsigned long long number(const char *text)
     return value;
 }
 
-static unsigned find_guard(const char *name)
-{
-    for (size_t i = 0; i < sizeof guards / sizeof guards[0]; i++) {
-        if (strcmp(guards[i].name, name) == 0) {
-            return guards[i].guard;
-        }
-    }
-    usage();
-    return 0;
-}
-
 /* Guards that are not the driver's: what the simulator can do wrong in place of other parts. */
 static bool disable_own_guard(const char *name)
 {
@@ -136,6 +137,27 @@ static bool disable_own_guard(const char *name)
         }
     }
     return false;
+}
+
+static void disable_guard(const char *name)
+{
+    guard_name = name;
+    if (disable_own_guard(name)) {
+        return;
+    }
+    for (size_t i = 0; i < sizeof database_guards / sizeof database_guards[0]; i++) {
+        if (strcmp(database_guards[i].name, name) == 0) {
+            options.database_guards_off |= database_guards[i].guard;
+            return;
+        }
+    }
+    for (size_t i = 0; i < sizeof guards / sizeof guards[0]; i++) {
+        if (strcmp(guards[i].name, name) == 0) {
+            options.guards_off |= guards[i].guard;
+            return;
+        }
+    }
+    usage();
 }
 
 static void list_faults(void)
@@ -197,10 +219,7 @@ int main(int argc, char **argv)
             campaign.twice_every = number(optarg);
             break;
         case 'g':
-            guard_name = optarg;
-            if (!disable_own_guard(optarg)) {
-                options.guards_off |= find_guard(optarg);
-            }
+            disable_guard(optarg);
             break;
         case 'f':
             campaign.seconds = number(optarg);

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "raft/driver_internal.h"
 #include "server/disk_guard.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_database.h"
 
 #define CHECKPOINT_RETRY_US 1000000 /* after one that failed */
 
@@ -127,6 +127,7 @@ static void effect_apply(void *ctx, const struct record_header *record)
     }
     sim_hash(s, record->crc32c);
     sim_check_digest(n, record->index, machine->digest(n->machine));
+    sim_database_applied(n);
     if (n->checkpointing) {
         machine->slice(n->machine);
     }
@@ -146,6 +147,7 @@ static void effect_state_changed(void *ctx)
               (unsigned long long)state.leader_id);
     sim_check_state(n, &state);
     sim_clock_state(n, &state);
+    sim_persister_state(n, &state);
 }
 
 static void effect_membership_changed(void *ctx)
@@ -277,6 +279,7 @@ static void forget(struct sim_node *n)
     if (n->up) {
         wal_watch_close(&n->watch);
     }
+    sim_persister_close(n);
     n->up = false;
     n->life++;
     n->silent = false;
@@ -501,6 +504,7 @@ void sim_node_start(struct sim_node *n)
     if (sim_fault_on(s, SIM_FAULT_STUCK_DISK)) {
         sim_push(s, WAL_WATCH_INTERVAL_MS * 1000, SIM_WATCH, n, 0, 0, NULL, 0);
     }
+    sim_persister_start(n);
     sim_node_after(n);
 }
 
@@ -560,6 +564,7 @@ void sim_node_after(struct sim_node *n)
         sim_node_crash(n);
         return;
     }
+    sim_persister_after(n);
     if (!n->disk_busy && !sim_disk_has_failed(n->disk)) {
         begin_write(n);
     }
@@ -849,6 +854,11 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
     case SIM_CLOCK:
         sim_clock_tick(n);
         break;
+    case SIM_PERSISTER:
+        sim_persister_event(n, e);
+        break;
+    case SIM_DATABASE:
+    case SIM_DATABASE_FAULT:
     case SIM_CLOCK_FAULT:
     case SIM_RESTART:
     case SIM_LINK_UP:

@@ -15,9 +15,11 @@ import faults
 import nemesis
 import pages
 import scenario
+from faults import needs
 from commands import ENVIRONMENT, OK, REFUSED, UNKNOWN, USAGE, VIOLATION
 from plan import duration_text
 from progress import Progress
+from stand import Interrupted
 
 BUILD = pathlib.Path(__file__).resolve().parents[2] / "build"
 
@@ -26,7 +28,7 @@ class Stop(Exception):
     """Ends the command: status, and what to say."""
 
     def __init__(self, status, text, hint=""):
-        super().__init__(text + (f"\n{hint}" if hint else ""))
+        super().__init__(text + (f"\ntry: {hint}" if hint else ""))
         self.status = status
 
 
@@ -53,7 +55,7 @@ def main(words):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return OK
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         print("holdfast-chaos: interrupted", file=sys.stderr)
         return UNKNOWN
 
@@ -64,7 +66,7 @@ def need_build(values):
     for name in ("server/holdfastd", "gateway/holdfast-gateway", "tools/ctl/holdfastctl"):
         if not (values.build / name).exists():
             raise Stop(ENVIRONMENT, f"{values.build / name} is not there",
-                       f"build first (meson setup {values.build} && ninja -C {values.build}), or give --build DIR")
+                       f"meson setup {values.build} && ninja -C {values.build}, or give --build DIR")
 
 
 def new_directory(values, what):
@@ -75,7 +77,7 @@ def new_directory(values, what):
         print(f"the run is left in {values.out}", file=sys.stderr)
         return values.out
     if values.out.exists() and (not values.out.is_dir() or any(values.out.iterdir())):
-        raise Stop(USAGE, f"{values.out} is not empty", "give another --out, or remove it")
+        raise Stop(USAGE, f"{values.out} is not empty", "another --out, or remove it")
     return values.out
 
 
@@ -83,17 +85,17 @@ def command_line():
     return "holdfast-chaos " + " ".join(sys.argv[1:])
 
 
-def on_signals(action):
-    """SIGINT and SIGTERM raise `action` in the main thread."""
+def on_signals():
+    """SIGINT, SIGTERM and SIGHUP raise Interrupted in the main thread."""
     def handle(*_):
-        raise action
+        raise Interrupted
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, handle)
 
 
 def conduct(plan, out, values, quiet=False, keep=False):
     import conductor
-    on_signals(conductor.Interrupted())
+    on_signals()
     progress = Progress(plan.name, quiet=values.quiet or quiet)
     try:
         return conductor.Conductor(plan, out, values.build, progress, keep, command_line()).run()
@@ -120,7 +122,7 @@ def tell(result, values):
 
 def tell_verdict(verdict):
     for c in (verdict or {"checkers": []})["checkers"]:
-        word = {True: "ok", False: "FAILED", None: "did not look"}[c["ok"]]
+        word = {True: "ok", False: "FAILED", None: "nothing to do"}[c["ok"]]
         print(f"{c['checker']:14} {word:12} looked at {c.get('looked_at', 0)}  {'; '.join(c.get('notes', []))}".rstrip())
         for problem in c.get("problems", [])[:10]:
             print("    " + problem.replace("\n", "\n    "))
@@ -128,10 +130,17 @@ def tell_verdict(verdict):
 
 # ---- a cluster to play with ----
 
+def play_directory(values):
+    if values.dir is None:
+        import leftovers
+        values.dir = leftovers.home() / "play"
+    return values.dir
+
+
 def open_stand(values):
     from stand import Stand
     try:
-        return Stand.open(values.dir)
+        return Stand.open(play_directory(values))
     except (OSError, ValueError, LookupError) as e:
         raise Stop(ENVIRONMENT, f"no cluster in {values.dir}: {e}", "start one: holdfast-chaos up") from None
 
@@ -140,18 +149,15 @@ def do_up(values):
     from stand import Stand
     need_build(values)
     try:
-        stand = Stand(values.build, values.dir, nodes=values.nodes, gateways=values.gateways,
-                      postgres=not values.no_postgres, node_options=values.node_option)
-    except (ValueError, FileExistsError) as e:
+        postgres = not values.no_postgres and not needs.missing(["postgres"], None)
+        stand = Stand(values.build, play_directory(values), nodes=values.nodes, gateways=values.gateways, keep=True,
+                      postgres=postgres, standby=postgres, network="auto", own_disks="auto",
+                      node_options=values.node_option)
+    except (ValueError, faults.LeftOut) as e:
         raise Stop(REFUSED, str(e), f"holdfast-chaos down --dir {values.dir}") from None
-    on_signals(KeyboardInterrupt())
     try:
         stand.up()
-    except KeyboardInterrupt:
-        stand.down()
-        raise
     except Exception as e:
-        stand.down()
         raise Stop(ENVIRONMENT, f"the cluster does not come up: {e}") from None
     return do_status(values)
 
@@ -166,14 +172,26 @@ def do_down(values):
 
 def do_status(values):
     stand = open_stand(values)
-    value = stand.describe()
+    rows, said = [], stand.statuses()
+    for part in [*stand.nodes, *stand.gateways, *([stand.postgres] if stand.postgres else [])]:
+        row = {"name": part.name, "state": "running" if part.running() else "not running"}
+        if part in stand.nodes:
+            row["state"] = "paused" if part.paused() else row["state"]
+            status = said.get(part.id)
+            row.update(address=part.address, role=status["role"] if status else "no answer")
+        elif part in stand.gateways:
+            row.update(address=part.url(), role="gateway")
+        else:
+            row.update(address=part.url, role="database")
+        rows.append(row)
+    active = [f.describe() for f in stand.active()]
     if values.output == "json":
-        print(json.dumps(value))
+        print(json.dumps({"directory": str(stand.directory), "parts": rows, "faults": active}))
     else:
-        for row in value["parts"]:
-            print(f"{row['name']:12} {row['state']:10} {row.get('role', ''):10} {row.get('address', '')}")
-        for line in value["faults"] or ["no fault is active"]:
-            print(line)
+        for row in rows:
+            print(f"{row['name']:6} {row['state']:12} {row['role']:10} {row['address']}")
+        for line in active or ["none"]:
+            print(f"fault: {line}")
     return OK
 
 
@@ -192,7 +210,7 @@ def do_inject(values):
     parameters = check_fault(values.KIND, values.TARGET, values.PARAMETER)
     stand = open_stand(values)
     lasts = getattr(values, "for")
-    on_signals(KeyboardInterrupt())
+    on_signals()
     try:
         fault = faults.make(stand, values.KIND, **parameters).inject(values.TARGET)
     except (faults.LeftOut, ValueError) as e:
@@ -229,7 +247,7 @@ def do_heal(values):
 def do_failpoints(values):
     stand = open_stand(values)
     if not hasattr(stand, "failpoints"):
-        raise Stop(ENVIRONMENT, "these programs have no failpoints", "build with -Dfailpoints=true")
+        raise Stop(ENVIRONMENT, "these programs have no failpoints", "a build with -Dfailpoints=true")
     try:
         rows = stand.failpoints(values.NODE)
     except (ValueError, LookupError) as e:
@@ -338,7 +356,7 @@ def read_run(directory):
     try:
         return conductor.read_run(directory)
     except conductor.NotARun as e:
-        raise Stop(USAGE, str(e), "a run's directory is what `run --out`, `replay` or `matrix` made") from None
+        raise Stop(USAGE, str(e), "holdfast-chaos run SCENARIO --out DIR, which makes one") from None
 
 
 def do_check(values):
@@ -352,8 +370,7 @@ def do_check(values):
     else:
         tell_verdict(verdict)
         print("good" if verdict["ok"] else "not good")
-    oks = [c["ok"] for c in verdict["checkers"]]
-    return VIOLATION if False in oks else UNKNOWN if None in oks else OK
+    return VIOLATION if verdict["failed"] else OK if verdict["ok"] else UNKNOWN
 
 
 def do_report(values):
@@ -388,7 +405,7 @@ def do_shrink(values):
         number += 1
         result = conduct(plan, folder / f"{number:03}", values)
         if result.why == "interrupted":
-            raise conductor.Interrupted
+            raise Interrupted
         return set(result.failed)
 
     best = [run["plan"]]
@@ -398,7 +415,7 @@ def do_shrink(values):
         best, status = [plan], OK
         print(f"{len(run['plan'].schedule)} faults in {duration_text(run['plan'].time_s)} → {len(plan.schedule)} in "
               f"{duration_text(plan.time_s)}, {runs} runs; still failing: {', '.join(sorted(failed))}")
-    except conductor.Interrupted:
+    except Interrupted:
         print("interrupted: what was tried is in " + str(folder), file=sys.stderr)
         return UNKNOWN
     (values.DIR / "shrunk.scenario").write_text(best[0].scenario_text())

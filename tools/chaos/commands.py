@@ -60,7 +60,8 @@ GLOBAL = (
     Parameter("--help", "print help and exit", kind="flag"),
 )
 
-DIR = Parameter("--dir", "where the cluster of `up` lives", "DIR", ".chaos", "dir")
+DIR = Parameter("--dir", "where the cluster of `up` lives, a short path (default: this user's own, below /tmp)", "DIR", None,
+                "dir")
 OUT = Parameter("--out", "where the run is left; made, and must not hold another one", "DIR", None, "dir")
 SEED = Parameter("--seed", "decides everything that is random: the nemesis, the clients, who is `any`", "N", "1", "int")
 TIME = Parameter("--time", "how long the workload runs", "TIME", None, "duration")

@@ -31,16 +31,13 @@ import history
 import report
 import workload
 from plan import Plan
-from stand import Stand
+from faults import needs
+from stand import Interrupted, Stand
 
 AFTER_HEAL_S = 2.0    # the workload goes on so long after the last heal
 SETTLE_S = 60.0
 READY_S = 60.0
 FORMAT = 1
-
-
-class Interrupted(BaseException):
-    """Somebody wants it to end: SIGINT or SIGTERM."""
 
 
 @dataclasses.dataclass
@@ -70,12 +67,22 @@ class Conductor:
         self.left_out = []
         self.injected = []      # [fault, event], active
         self.count = 0
-        self.phase = "setup"
+        self._phase, self._phase_begun, self.phases = "setup", time.monotonic(), {}
         self.leader = None
         self.begun = time.monotonic()
         self.load_begun = None
         self.stopping = threading.Event()
         self.interrupted = False
+
+    @property
+    def phase(self):
+        return self._phase
+
+    @phase.setter
+    def phase(self, name):
+        now = time.monotonic()
+        self.phases[self._phase] = round(self.phases.get(self._phase, 0) + now - self._phase_begun, 1)
+        self._phase, self._phase_begun = name, now
 
     # ---- the whole ----
 
@@ -105,7 +112,7 @@ class Conductor:
     def set_up(self):
         plan = self.plan
         self.show()
-        self.stand = make_stand(plan, self.build)
+        self.stand = make_stand(plan, self.build, (self.out / "nodes").resolve())
         kinds, missing = faults.available(self.stand)
         wanted = {e.kind for e in plan.schedule}
         self.left_out = [f"{k}: {missing.get(k, 'not known here')}" for k in sorted(wanted - set(kinds))]
@@ -118,7 +125,7 @@ class Conductor:
         self.stand.up()
         self.history = history.Writer(self.out / "history.jsonl")
         options = workload.Options(kind=plan.workload, seed=plan.seed, **plan.workload_options)
-        self.load = workload.Workload(self.stand.cluster, options, self.history)
+        self.load = workload.Workload(self.stand, options, self.history)
         self.load.prepare()
 
     def hurt(self):
@@ -171,11 +178,10 @@ class Conductor:
         self.show()
         result.verdict = judge_directory(self.out, self.problems)
         result.failed = [c["checker"] for c in result.verdict["checkers"] if c["ok"] is False]
-        open_ = [c["checker"] for c in result.verdict["checkers"] if c["ok"] is None]
         result.status = commands.VIOLATION if result.failed else \
-            commands.UNKNOWN if self.interrupted or open_ else commands.OK
-        result.why = "interrupted" if self.interrupted else \
-            f"{', '.join(result.failed)} failed" if result.failed else f"{', '.join(open_)} could not look" if open_ else ""
+            commands.UNKNOWN if self.interrupted or not result.verdict["ok"] else commands.OK
+        result.why = "interrupted" if self.interrupted else f"{', '.join(result.failed)} failed" if result.failed else \
+            "" if result.verdict["ok"] else "no checker had anything to look at"
         try:
             report.write(self.out)
         except Exception as e:
@@ -199,11 +205,14 @@ class Conductor:
         try:
             fault.inject(event.target, before)
             self.count += 1
-        except (faults.LeftOut, ValueError, LookupError) as e:
+        except (faults.LeftOut, ValueError) as e:
             self.note(f"left out: {event.text()}: {e}")
             self.progress.say(f"left out: {event.text()}: {e}")
-            if entry in self.injected:
-                self.heal_one(entry)
+        except Exception as e:  # inject() has healed what it had begun
+            self.problem(f"{event.text()}: could not be injected: {type(e).__name__}: {e}")
+        if fault.id is None and entry in self.injected:
+            self.injected.remove(entry)
+            self.record(fault, "end")
 
     def record(self, fault, phase):
         line = fault.event(phase)
@@ -212,7 +221,9 @@ class Conductor:
 
     def heal(self, event):
         for entry in [x for x in self.injected if x[1] is event]:
-            self.heal_one(entry)
+            self.guarded(f"heal {entry[0].describe()}", lambda e=entry: self.heal_one(e))
+            if self.interrupted:
+                raise Interrupted
 
     def heal_one(self, entry):
         try:
@@ -246,11 +257,12 @@ class Conductor:
         self.load.collect(self.out, url)
 
     def take_down(self):
-        try:
-            keep_logs(self.stand, self.out, self.keep)
-        finally:
-            for line in self.stand.down() or []:
-                self.problem(line)
+        if self.keep:
+            for node in self.stand.nodes:
+                node.stop()
+                shutil.copytree(node.dir, self.out / "data" / node.name, dirs_exist_ok=True)
+        for line in self.stand.down():
+            self.problem(line)
 
     def guarded(self, what, do):
         """One step of the end. Ctrl-C shortens what follows; an error is the run's finding."""
@@ -282,23 +294,23 @@ class Conductor:
 
     def show(self):
         now = time.monotonic()
-        rate, unknown = None, 0
+        rate, open_ = None, 0
         if self.load is not None and self.load_begun is not None:
             counts = self.load.counts()
-            unknown = counts.get("open", 0)
+            open_ = counts.get("open", 0)
             last = getattr(self, "_last", (self.load_begun, 0, 0.0))
             rate = last[2]
             if now - last[0] >= 1:
                 rate = (counts["ok"] - last[1]) / (now - last[0])
                 self._last = (now, counts["ok"], rate)
         self.progress.show(self.phase, self.elapsed() if self.load_begun else now - self.begun,
-                           [f.describe() for f, _ in self.injected], rate, unknown, self.leader)
+                           [f.describe() for f, _ in self.injected], rate, open_, self.leader)
 
     def watch(self):
         """Who leads, once a second, into the history when it changes."""
         while not self.stopping.wait(1.0):
             try:
-                node = self.stand.cluster.leader()
+                node = self.stand.leader()
             except Exception:
                 node = None
             name = f"n{node.id}" if node else None
@@ -328,7 +340,7 @@ class Conductor:
         path = self.out / "run.json"
         value = json.loads(path.read_text()) if path.exists() else {"format": FORMAT, "plan": self.plan.to_json()}
         value.update(ended=how, faults_injected=self.count, problems=self.problems,
-                     seconds=round(time.monotonic() - self.begun, 1))
+                     phases_s=self.phases, seconds=round(time.monotonic() - self.begun, 1))
         write_json(path, value)
 
 
@@ -340,7 +352,7 @@ def clash(a, b):
     if not set(a.victims) & set(b.victims):
         return False
     families = [type(f).__module__.rpartition(".")[2] for f in (a, b)]
-    return families[0] == families[1] or not set(families) & {"network", "clocks"}
+    return families[0] == families[1] or not set(families) & {"network", "clock"}
 
 
 # ---- a run's directory ----
@@ -375,6 +387,7 @@ def judge_directory(out, problems=()):
     verdict["checkers"].insert(0, {"checker": "run", "ok": not problems, "looked_at": 1, "seconds": 0.0,
                                    "problems": list(problems)[:50], "problems_count": len(problems), "notes": []})
     verdict["ok"] = verdict["ok"] and not problems
+    verdict["failed"] = [c["checker"] for c in verdict["checkers"] if c["ok"] is False]
     write_json(out / "verdict.json", verdict)
     return verdict
 
@@ -386,21 +399,16 @@ def write_json(path, value):
     os.replace(new, path)
 
 
-def make_stand(plan, build):
-    needs = {need for e in plan.schedule if e.kind in faults.KINDS for need in faults.KINDS[e.kind].needs}
-    network = plan.network
-    if network == "auto":
-        network = "namespaces" if "namespaces" in needs and faults.available(None) else "proxy" if "proxy" in needs else "none"
-    return Stand(build, nodes=plan.nodes, gateways=plan.gateways, postgres=plan.postgres)
+def make_stand(plan, build, logs):
+    """Not up yet; with what the kinds of the schedule need, as far as this machine has it."""
+    wanted = {need for e in plan.schedule if e.kind in faults.KINDS for need in faults.KINDS[e.kind].needs}
 
-
-def keep_logs(stand, out, keep_data):
-    folder = out / "nodes"
-    folder.mkdir(exist_ok=True)
-    for log in pathlib.Path(stand.directory).rglob("*.log"):
-        shutil.copy(log, folder / log.name)
-    if keep_data:
-        shutil.copytree(stand.directory, out / "stand", dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    def have(need):
+        return need in wanted and needs.missing([need], None) is None
+    network = plan.network if plan.network != "auto" else "namespaces" if have("namespaces") else "proxy"
+    return Stand(build, nodes=plan.nodes, gateways=plan.gateways, postgres=plan.postgres, standby=have("standby"),
+                 network=network, own_disks=have("own-disk"), seed=plan.seed, logs=logs,
+                 node_options=plan.node_options, gateway_options=plan.gateway_options)
 
 
 def versions(build):

@@ -121,9 +121,9 @@ def namespaces(token):
     return sorted(p.name for p in folder.glob(f"hf{token}-*")) if folder.is_dir() else []
 
 
-def _postmasters(directory):
-    """(pid, key, id) of the shared memory that each postmaster.pid here names."""
-    for path in pathlib.Path(directory).glob("pg/*/data/postmaster.pid"):
+def postmasters(directory):
+    """(pid, key, id) of the shared memory that each postmaster.pid at or below here names."""
+    for path in pathlib.Path(directory).rglob("postmaster.pid"):
         try:
             lines = path.read_text().splitlines()
             key, ident = lines[6].split()
@@ -174,7 +174,8 @@ def end_processes(token, directory, patience_s=30):
         time.sleep(0.02)
 
 
-def _remove_shared_memory(rows):
+def remove_shared_memory(rows):
+    """Of postmasters that ended."""
     libc = ctypes.CDLL(None)
     with open("/proc/sysvipc/shm", encoding="ascii") as f:
         there = {(int(w[0]), int(w[1]), int(w[4])) for w in (line.split() for line in list(f)[1:])}
@@ -190,9 +191,9 @@ def sweep(directory, keep_files=False):
     done = {}
     for point in mounts(directory):
         freeze(point, THAW)  # first: nothing on a frozen file system can end
-    memory = list(_postmasters(directory))
+    memory = list(postmasters(directory / "pg"))
     done["processes"] = end_processes(token, directory)
-    done["shared memory"] = _remove_shared_memory(memory)
+    done["shared memory"] = remove_shared_memory(memory)
     done["namespaces"] = 0
     for name in namespaces(token):
         subprocess.run([program("ip"), "netns", "del", name], check=True, capture_output=True)

@@ -20,6 +20,7 @@ TARGETS = {"leader": 5, "follower": 3, "any": 2, "majority": 1, "minority": 1, "
 SHORTER = {"majority": 0.6, "all": 0.5}  # nobody is served meanwhile: less of it
 # Rare, because each costs seconds in which nothing else can happen.
 WEIGHTS = {"restart": 0.7, "power-loss": 0.7}
+FIXED = ("bytes",)  # numbers that mean something as they are
 
 
 @dataclasses.dataclass
@@ -90,7 +91,8 @@ def schedule(seed, time_s, options, nodes=3, postgres=True, gateways=1, availabl
         if not choices:
             continue
         kind = rng.choices(choices, [WEIGHTS.get(k, 1) for k in choices])[0]
-        targets = [x for x in targets_of(kind, nodes) if not (x in ("pg",) and not postgres)]
+        targets = [x for x in targets_of(kind, nodes)
+                   if x != "pg" or (postgres and not any(e.target == "pg" for e in active))]
         if not targets:
             continue
         target = rng.choices(targets, [TARGETS.get(x, 1) for x in targets])[0]
@@ -115,6 +117,8 @@ def some_parameters(kind, rng):
     """Those with a list of values take one of them; numbers half, once or twice their default, now and then."""
     out = {}
     for p in faults.KINDS[kind].params:
+        if "auto" in p.choices or p.name in FIXED:
+            continue
         if p.choices:
             out[p.name] = rng.choice(p.choices)
         elif p.type in (int, float) and p.default and rng.random() < 0.5:

@@ -82,10 +82,27 @@ class Server:
         self.run("pg_basebackup", "-D", self.data, "-h", primary.dir, "-U", "postgres", "-R", "-X", "stream",
                  "-c", "fast", "--no-sync")
 
-    def start(self, wait=True):
-        options = " ".join(f"-c {k}={v}" for k, v in SETTINGS.items()) + f" -c unix_socket_directories={self.dir}"
-        self.run("pg_ctl", "-D", self.data, "-s", *(["-w"] if wait else ["-W"]), "-t", PATIENCE_S,
+    def socket(self, hidden=False):
+        return self.dir / "hidden" if hidden else self.dir
+
+    def start(self, hidden=False):
+        """hidden: on a socket that no node knows."""
+        self.forget_the_dead()
+        socket = self.socket(hidden)
+        if hidden and not socket.exists():
+            socket.mkdir()
+            if os.geteuid() == 0:
+                shutil.chown(socket, "postgres", "postgres")
+        options = " ".join(f"-c {k}={v}" for k, v in SETTINGS.items()) + f" -c unix_socket_directories={socket}"
+        self.run("pg_ctl", "-D", self.data, "-s", "-w", "-t", PATIENCE_S,
                  "-l", self.dir / "log", "-o", options, "start", timeout=PATIENCE_S + 10)
+
+    def forget_the_dead(self):
+        """After a SIGKILL its pid may still be there for a moment, though dead: PostgreSQL would not start beside it."""
+        if self.data.exists() and not self.pids():
+            leftovers.remove_shared_memory(list(leftovers.postmasters(self.data)))
+            for path in (self.data / "postmaster.pid", *self.dir.rglob(".s.PGSQL.*")):
+                path.unlink(missing_ok=True)
 
     # ---- processes ----
 
@@ -136,6 +153,7 @@ class Server:
             if time.monotonic() > end:
                 raise AssertionError(f"server {self.name} does not end")
             time.sleep(0.02)
+        self.forget_the_dead()
 
     def stop(self):
         if self.running():
@@ -145,13 +163,13 @@ class Server:
 
     # ---- talking to it ----
 
-    def psql_words(self, name="holdfast-chaos"):
+    def psql_words(self, name="holdfast-chaos", hidden=False):
         return ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
-                f"host={self.dir} user={TOOL} dbname=postgres application_name={name} connect_timeout=10"]
+                f"host={self.socket(hidden)} user={TOOL} dbname=postgres application_name={name} connect_timeout=10"]
 
-    def query(self, sql, check=True, timeout=PATIENCE_S):
+    def query(self, sql, check=True, timeout=PATIENCE_S, hidden=False):
         """Rows, each a list of texts."""
-        done = self.run("psql", *self.psql_words(), "-F", "\t", "-c", sql, check=check, timeout=timeout)
+        done = self.run("psql", *self.psql_words(hidden=hidden), "-F", "\t", "-c", sql, check=check, timeout=timeout)
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def set_access(self, text):
@@ -226,7 +244,13 @@ class Postgres:
         self.primary.signal(number)
 
     def pause(self):
-        self.primary.signal(signal.SIGSTOP)
+        """Returns when all of it stands still."""
+        end = time.monotonic() + PATIENCE_S
+        while not all(is_stopped(p) for p in self.primary.pids()):
+            self.primary.signal(signal.SIGSTOP)
+            if time.monotonic() > end:
+                raise AssertionError("PostgreSQL does not stand still")
+            time.sleep(0.01)
 
     def resume(self):
         self.primary.signal(signal.SIGCONT)

@@ -1,7 +1,7 @@
 """What is shown while something runs: one line, written over at a terminal; else a plain line now and then.
 
     progress = Progress("leader-killed")          # a terminal or not is found out by itself
-    progress.show(phase="faults", t=12.3, active=["kill n1"], rate=412, unknown=3, leader="n2")
+    progress.show(phase="faults", t=12.3, active=["kill n1"], rate=412, open_=3, leader="n2")
     progress.say("n1 is dead already: left out")   # stays
     progress.close()
 
@@ -26,7 +26,7 @@ class Progress:
         self.phase = None
         self.open = False   # a line stands that will be written over
 
-    def show(self, phase, t, active=(), rate=None, unknown=0, leader=None):
+    def show(self, phase, t, active=(), rate=None, open_=0, leader=None):
         if self.quiet:
             return
         with self.lock:
@@ -37,7 +37,7 @@ class Progress:
             self.last, self.phase = now, phase
             words = [f"{self.name}  {t:6.1f} s  {phase:8}"]
             if rate is not None:
-                words.append(f"{rate:5.0f} orders/s  {unknown} unknown")
+                words.append(f"{rate:5.0f} ok/s  {open_:2} open")
             words.append(f"leader {leader or '-'}")
             words.append("faults: " + (", ".join(active) or "none"))
             self._write("  ".join(words))

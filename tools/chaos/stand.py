@@ -359,6 +359,14 @@ class Stand(Cluster):
             wrong += [f"{part.name}: {line}" for line in part.process.complaints()]
         return wrong
 
+    def release(self):
+        """This process has nothing more to do with it: signals are its own again. For a stand that is kept."""
+        assert self.keep
+        self.links.leave()
+        while self._handlers:
+            number, handler = self._handlers.popitem()
+            signal.signal(number, handler)
+
     def close(self):
         return self.down()
 
@@ -404,6 +412,10 @@ class Stand(Cluster):
         known = {p.name: p for p in [*self.nodes, *self.gateways, *([self.postgres] if self.postgres else [])]}
         return [known[name] for name in names]
 
+    def helper(self, name):
+        """A process that a fault needs for as long as it lasts."""
+        return Part(self, name)
+
     def resolve(self, target, allowed):
         """Names of what a target means now. ValueError when it means nothing here."""
         pattern = {"n": "nID", "g": "gID"}.get(target[:1]) if target[1:].isdigit() else target
@@ -446,6 +458,14 @@ class Stand(Cluster):
         """The node that leads and is ready, of the newest term anybody says; or None."""
         rows = [r for r in self.statuses().values() if r["role"] == "leader" and r["ready"]]
         return self.node(max(rows, key=lambda r: r["term"])["id"]) if rows else None
+
+    @staticmethod
+    def wait_end(part, patience_s):
+        """Whether it ended within so long."""
+        end = time.monotonic() + patience_s
+        while part.running() and time.monotonic() < end:
+            time.sleep(0.01)
+        return not part.running()
 
     # ---- faults ----
 

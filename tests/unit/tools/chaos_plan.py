@@ -3,12 +3,11 @@
 
 Usage: chaos_plan.py [CLASS.test_name]
 """
-import dataclasses
 import io
 import pathlib
-import re
+import shutil
+import subprocess
 import sys
-import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -18,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools/chaos"))
 import arguments  # noqa: E402
 import commands  # noqa: E402
 import faults  # noqa: E402
+import matrix  # noqa: E402
 import nemesis  # noqa: E402
 import pages  # noqa: E402
 import scenario  # noqa: E402
@@ -69,6 +69,14 @@ class CommandLine(unittest.TestCase):
         for topic in ["", *[c.name for c in commands.COMMANDS]]:
             for line in pages.help(topic).splitlines():
                 self.assertLessEqual(len(line), 115, line)
+
+
+    def test_the_man_page_is_roff(self):
+        if not shutil.which("groff"):
+            self.skipTest("no groff")
+        done = subprocess.run(["groff", "-man", "-ww", "-z", "-Kutf8"], input=pages.man(), capture_output=True, text=True,
+                              timeout=60)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
 
 
 GOOD = """# A first line, and
@@ -196,6 +204,48 @@ class Nemesis(unittest.TestCase):
         self.assertNotIn("pg", {e.target for e in events})
 
 
+class Matrix(unittest.TestCase):
+    def test_there_are_enough(self):
+        combos = matrix.combinations()
+        self.assertGreaterEqual(len(combos), 96)
+        self.assertEqual(len({matrix.name_of(c) for c in combos}), len(combos))
+
+    def test_every_plan_can_be(self):
+        for c in matrix.combinations():
+            for time_s in (2.0, 8.0, 20.0, 120.0):
+                plan = matrix.plan_of(c, time_s, 1)
+                self.assertTrue(plan.schedule)
+                for e in plan.schedule:
+                    self.assertIsNone(nemesis.complain(e.kind, e.target, e.parameters), c[1].name)
+                    self.assertLess(e.at_s, time_s)
+                    self.assertLessEqual(e.at_s + (e.for_s or 0), time_s)
+                if time_s >= 60:
+                    self.assertEqual({e.kind for e in plan.schedule}, c[1].kinds())
+
+    def test_kinds_that_exist_are_tried(self):
+        used = set().union(*(c.kinds() for c in matrix.CASES))
+        self.assertEqual(set(faults.KINDS) - used - {"slow-link", "failpoint"}, set())
+
+    def test_a_sample_is_even(self):
+        combos = matrix.combinations()
+        for seed in range(20):
+            chosen = matrix.sample(combos, 16, seed)
+            self.assertEqual(len({matrix.name_of(c) for c in chosen}), 16)
+            self.assertEqual({c[1].name for c in chosen}, {c.name for c in matrix.CASES})
+            self.assertEqual({c[0] for c in chosen}, set(matrix.WORKLOADS))
+        self.assertEqual(matrix.sample(combos, 12, 3), matrix.sample(combos, 12, 3))
+        self.assertNotEqual(matrix.sample(combos, 12, 3), matrix.sample(combos, 12, 4))
+
+    def test_only(self):
+        combos = matrix.combinations()
+        for pattern, count in (("leases+kill-leader", 1), ("leases×kill-leader", 1), ("leasesxkill-leader", 1),
+                               ("leases", len(matrix.CASES)), ("*+clocks", len(matrix.WORKLOADS)), ("*", len(combos)),
+                               ("orders-*+disk-*", 6)):
+            self.assertEqual(len(matrix.only(combos, [pattern])), count, pattern)
+        with self.assertRaises(ValueError):
+            matrix.only(combos, ["leases+nothing"])
+
+
 def some_plan(events):
     return Plan("p", time_s=60, schedule=events)
 
@@ -275,7 +325,7 @@ class Shown(unittest.TestCase):
         lines = self.shown(False).splitlines()
         self.assertEqual(len(lines), 3)
         self.assertNotIn("\r", "".join(lines))
-        for words in ("faults", "kill n1", "leader n3", "2 unknown"):
+        for words in ("faults", "kill n1", "leader n3", "2 open"):
             self.assertIn(words, lines[1])
 
 

@@ -1,15 +1,16 @@
 """The checkers of a run: each reads what the run left behind, none shares code with what it checks.
 
     verdict = check.run(directory)
-    verdict.ok                       # every checker that could look is content
+    verdict.ok                       # True; False: one failed; None: none failed, but one could not look
     verdict.as_dict()                # also written to directory/verdict.json
 
     {"ok": false, "failed": ["witness"],
-     "checkers": [{"checker": "witness", "ok": false, "looked_at": 1234, "seconds": 0.8,
+     "checkers": [{"checker": "witness", "ok": false, "applies": true, "looked_at": 1234, "seconds": 0.8,
                    "problems": ["call 17 (…): …"], "problems_count": 1, "notes": ["…"]}, …]}
 
-ok of a checker: true, false, or null: it had nothing to look at (notes say what is missing). A checker that
-breaks is a checker that failed. Nothing is left out to make a run pass.
+ok of a checker: true, false, or null: what it should look at is missing (notes say what). applies is false where a
+run has nothing of the kind (no leases, no PostgreSQL). A checker that breaks is a checker that failed. Nothing is left
+out to make a run pass.
 
 Reads of the directory: history.jsonl, final.json (Workload.collect), and of run.json: "nodes" (how many members
 must have answered in the end), "checks" {"first_ack_s": after each heal, "gap_s": without an acknowledgement

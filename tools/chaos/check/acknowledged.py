@@ -4,8 +4,6 @@ nobody was told of, unless a call is in doubt.
 
 Knows no stock and no model: only what each answer promised.
 """
-from check.effects import gather
-from check.verdict import Result
 
 # An acknowledged state may change without a call only by time.
 BY_TIME = {"pending_payment": ("expired",)}
@@ -18,7 +16,7 @@ def check(case, result):
             return result.skip("no final.json: the end of the run was not recorded")
         result.wrong("the orders could not be read in the end")
         return None
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     effects.sort(key=lambda e: e.index)
     _orders(effects, doubtful, final["orders"], result)
     if final.get("rights") is not None:

@@ -3,9 +3,9 @@
 One key with one content has one effect. Whoever asked first, or again, gets its answer; a repetition says so
 (`replayed`) and says where it happened (`index`) and where it was said again (`reply_index`).
 
-    effects, echoes, doubtful = gather(history, result)
+    effects, echoes, doubtful = gather(history, wrong)
 
-Pure. Contradictions between answers under one key are told to `result`, whose checker decides what they mean.
+Pure. Contradictions between answers under one key are told to wrong(text).
 """
 from check.model import content
 
@@ -72,7 +72,7 @@ def answer_of(call):
     return {k: v for k, v in call.answer.items() if k not in SAID_ONCE}
 
 
-def gather(past, result):
+def gather(past, wrong):
     effects, echoes, doubtful = {}, [], []
     for call in past.calls:
         if call.is_read:
@@ -82,7 +82,7 @@ def gather(past, result):
             continue
         if call.index is None:
             if call.status == "ok":
-                result.wrong(f"an answer without its log index: {call}")
+                wrong(f"an answer without its log index: {call}")
             continue  # "nothing happened"
         text = content(call.fields)
         if call.code == KEY_REUSED:
@@ -92,7 +92,7 @@ def gather(past, result):
         if replayed:
             echoes.append(Echo(call, text, False))
             if call.said("reply_index", 0) <= call.index:
-                result.wrong(f"repeated before, or in the batch, it happened first: {call}")
+                wrong(f"repeated before, or in the batch, it happened first: {call}")
         name = (call.key, text)
         there = effects.get(name)
         if there is None:
@@ -101,12 +101,12 @@ def gather(past, result):
                 effects[name].said = {k: v for k, v in call.answer.items() if k not in ("stock", "replayed")}
             continue
         if answer_of(call) != answer_of(there.calls[0]):
-            result.wrong(f"two answers under one key: {there} and {call}")
+            wrong(f"two answers under one key: {there} and {call}")
         if call.index != there.index:
-            result.wrong(f"one key happened at two indexes: {there} and {call}")
+            wrong(f"one key happened at two indexes: {there} and {call}")
         if not replayed:
             if any(not c.said("replayed") for c in there.calls):
-                result.wrong(f"done twice under one key: {there} and {call}")
+                wrong(f"done twice under one key: {there} and {call}")
             there.said = call.answer
         there.calls.append(call)
         there.called, there.returned = min(there.called, call.t), min(there.returned, call.t_ret)

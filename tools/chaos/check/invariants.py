@@ -5,8 +5,6 @@
 - Digests equal at one log index on every node that was asked; every node answered.
 - `holdfastctl audit` says so of every node, too: its full scan, its conservation, its own reading.
 """
-from check.effects import gather
-from check.verdict import Result
 
 NODE_CHECKS = ("digest", "invariants", "conservation", "stock equal")
 
@@ -48,7 +46,7 @@ def _conservation(skus, orders, result):
 
 def _received(case, skus, orders, result):
     """From the history alone: what came in, less what was taken out and what refunds wrote off."""
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     if any(c.op in ("adjust", "refund") for c in doubtful):
         result.note("received is not recounted: adjustments or refunds are in doubt")
         return

@@ -5,19 +5,17 @@ of the rest of the model; commands of one batch are told apart by their tokens.
 """
 import collections
 
-from check.effects import gather
-from check.verdict import Result
 
 
 def check(case, result):
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     by_name, given = collections.defaultdict(list), {}
     for e in effects:
         if e.op.startswith("lease_"):
             by_name[e.fields["name"]].append(e)
             result.looked_at += 1
     if not by_name:
-        return result.skip("no leases in this run")
+        return result.not_here("no leases in this run")
     in_doubt = {c.get("name") for c in doubtful if c.op.startswith("lease_")}
     for name, list_ in by_name.items():
         list_.sort(key=_place)

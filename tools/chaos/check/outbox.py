@@ -8,8 +8,6 @@ its deliveries are compared with the same list.
 - Every acknowledged command that makes an event has exactly that event, at its log index; every event but an
   expiry comes from an acknowledged command, or from a call in doubt.
 """
-from check.effects import gather
-from check.verdict import Result
 
 NEXT = {None: {"order.placed"}, "order.placed": {"order.paid", "order.cancelled", "order.expired"},
         "order.paid": {"order.refunded"}, "order.cancelled": set(), "order.refunded": set(),
@@ -26,9 +24,14 @@ def event_id(cluster_id, sequence):
 
 
 def check(case, result):
-    tables = (case.final or {}).get("postgres")
+    if case.final is None:
+        return result.skip("no final.json: the end of the run was not recorded")
+    tables = case.final.get("postgres")
     if tables is None:
-        return result.skip("this run had no PostgreSQL, hence no outbox")
+        if any(e.startswith("postgres:") for e in case.final.get("errors", ())):
+            result.wrong("PostgreSQL could not be read in the end")
+            return None
+        return result.not_here("this run had no PostgreSQL, hence no outbox")
     result.note("no relay in this run: what would be delivered is read from the outbox")
     events = sorted(tables["outbox"], key=lambda e: e["sequence"])
     _ids(events, (tables.get("cluster") or {}).get("cluster_id"), result)
@@ -107,7 +110,7 @@ def _expected(e):
 
 
 def _causes(case, events, result):
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     wanted = {}
     for e in effects:
         expected = _expected(e)

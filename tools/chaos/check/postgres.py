@@ -4,9 +4,8 @@ Compares what psql read of one snapshot with what the gateway's strong reads gav
 payments, watermarks, and the arithmetic of ids and shards. `holdfastctl audit` compares the same things with
 other code; both must be content.
 """
-from check.effects import gather, order_number
+from check.effects import order_number
 from check.model import utc_ms
-from check.verdict import Result
 
 AUDIT_NODES = ("digest", "invariants", "conservation", "stock equal")
 
@@ -21,12 +20,14 @@ def shard_of(user, shards):
 
 def check(case, result):
     final = case.final
-    tables = final.get("postgres") if final is not None else None
+    if final is None:
+        return result.skip("no final.json: the end of the run was not recorded")
+    tables = final.get("postgres")
     if tables is None:
-        if final is not None and any(e.startswith("postgres:") for e in final.get("errors", ())):
+        if any(e.startswith("postgres:") for e in final.get("errors", ())):
             result.wrong("PostgreSQL could not be read in the end")
             return None
-        return result.skip("this run had no PostgreSQL")
+        return result.not_here("this run had no PostgreSQL")
     cluster = tables.get("cluster")
     if not cluster:
         result.wrong("no persister has written to this database")
@@ -105,7 +106,7 @@ def _rights(rights, rows, shards, result):
 
 def _payments(case, tables, result):
     """Each payment event that had an effect or must be paid back: one row, with what the platform reported."""
-    effects, _, doubtful = gather(case.history, Result(""))
+    effects, _, doubtful = case.gathered()
     unsure = {c.key for c in doubtful if c.op == "pay"}
     outcome = {"paid": "paid", "refund_due": "refund_due"}
     wanted = {}

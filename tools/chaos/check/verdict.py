@@ -4,19 +4,20 @@ import pathlib
 import time
 
 import history
+from check.effects import gather
 
 TEXTS_MAX = 12  # problems told in full; the others are counted
 
 
 class Result:
-    """Of one checker. wrong() for what must not be; note() for what a reader should know; skip() when there is
-    nothing to look at."""
+    """Of one checker. wrong() for what must not be; note() for what a reader should know; skip() when it could not
+    look at what it should; not_here() when a run has nothing of the kind."""
 
     def __init__(self, checker):
         self.checker = checker
         self.problems, self.problems_count, self.notes = [], 0, []
         self.looked_at = 0
-        self.skipped = False
+        self.skipped, self.applies = False, True
         self.seconds = 0.0
 
     def wrong(self, text):
@@ -31,12 +32,16 @@ class Result:
         self.skipped = True
         self.notes.append(text)
 
+    def not_here(self, text):
+        self.applies = False
+        self.notes.append(text)
+
     @property
     def ok(self):
         return None if self.skipped and not self.problems_count else not self.problems_count
 
     def as_dict(self):
-        return {"checker": self.checker, "ok": self.ok, "looked_at": self.looked_at,
+        return {"checker": self.checker, "ok": self.ok, "applies": self.applies, "looked_at": self.looked_at,
                 "seconds": round(self.seconds, 3), "problems": self.problems,
                 "problems_count": self.problems_count, "notes": self.notes}
 
@@ -47,8 +52,9 @@ class Verdict:
 
     @property
     def ok(self):
-        """A checker that had nothing to look at does not make a run good or bad; one that failed does."""
-        return all(r.ok is not False for r in self.results) and any(r.ok for r in self.results)
+        """False when a checker failed; None when none did, but one could not look."""
+        states = [r.ok for r in self.results]
+        return False if False in states else None if None in states or not states else True
 
     def failed(self):
         return [r.checker for r in self.results if r.ok is False]
@@ -62,6 +68,17 @@ class Case:
 
     def __init__(self, past, final=None, run=None):
         self.history, self.final, self.run = past, final, run or {}
+        self._gathered = None
+
+    def gathered(self, result=None):
+        """(effects, echoes, doubtful) of the history: effects.py. Contradictions are told to result, if given."""
+        if self._gathered is None:
+            told = []
+            self._gathered = (*gather(self.history, told.append), told)
+        effects, echoes, doubtful, told = self._gathered
+        for text in told if result is not None else ():
+            result.wrong(text)
+        return list(effects), echoes, doubtful
 
     @classmethod
     def load(cls, directory):

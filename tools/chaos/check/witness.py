@@ -19,7 +19,7 @@ of a batch is bounded by what answers say of it (created_at, expires_at - ttl), 
 import bisect
 import collections
 
-from check.effects import gather, order_position
+from check.effects import order_position
 from check.model import EXPIRED, PAID, PENDING, REFUND_DUE, REFUNDED, Model, utc_ms
 
 STEPS_MAX = 20_000       # of the search within one batch
@@ -30,7 +30,7 @@ ENDLESS = 1 << 62
 
 def check(case, result):
     past, final = case.history, case.final or {}
-    effects, echoes, doubtful = gather(past, result)
+    effects, echoes, doubtful = case.gathered(result)
     reads = [c for c in past.calls if c.is_read and c.t_ret is not None and c.index is not None]
     result.looked_at = len(effects) + len(echoes) + len(reads)
     real_time(effects, echoes, reads, result)
@@ -142,6 +142,7 @@ class Batch:
                                                key=lambda i: i.position))
         self.others = [i for i in items if not getattr(i, "position", None)]
         self.steps, self.yielded = 0, False
+        self.explains = False  # keep the complaints of the attempt that came farthest
         self.least, self.complaints = None, []
         self.seen = set()
 
@@ -215,26 +216,33 @@ class Replay:
         """Batch after batch. A batch may leave more than one state that its answers allow (a pause and a resume in
         one batch); which it was shows later, so one that fails sends back to those before it, as far as WINDOW."""
         indexes = sorted({*self.groups, *self.reads, *self.due})
-        stack, at, deepest, complaints = collections.deque(), 0, -1, None
+        stack, at, deepest, failed = collections.deque(), 0, -1, None
         while at < len(indexes):
-            batch = Batch(indexes[at], self)
-            stack.append((batch, self._batch(batch)))
+            stack.append(self._batch(Batch(indexes[at], self)))
             if at <= deepest:
                 self.steps_back += 1
-            while stack and not next(stack[-1][1], False):
-                batch, _ = stack.pop()
+            while stack and not next(stack[-1], False):
+                stack.pop()
                 if at > deepest:
-                    deepest, complaints = at, batch
+                    deepest, failed = at, self._again(indexes[at])
                 at -= 1
                 if self.steps_back > BACK_STEPS_MAX:
                     stack.clear()
             if not stack:
-                self._explain(complaints, len(indexes) - deepest - 1)
+                self._explain(failed, len(indexes) - deepest - 1)
                 return
             at += 1
             if len(stack) > WINDOW:
-                stack.popleft()[1].close()
+                stack.popleft().close()
         self._end()
+
+    def _again(self, index):
+        """A batch that failed, searched once more to say why. The model stands before it, and does after."""
+        batch = Batch(index, self)
+        batch.explains = True
+        for _ in self._search(batch, batch.others, batch.placed, batch.due, []):
+            pass
+        return batch
 
     # ---- one batch ----
 
@@ -259,7 +267,7 @@ class Replay:
         if not left and all(fits(self.model.read(c.fields), c.answer, False) for c in batch.reads):
             batch.yielded = True
             yield True
-        elif batch.least is None or left < batch.least:
+        elif batch.explains and (batch.least is None or left < batch.least):
             batch.least, batch.complaints = left, self._complaints(batch, others, placed, due)
         if batch.is_new(self.model, self.keys, others, placed, due, trail):
             for changes, rest in self._moves(batch, others, placed, due):

@@ -21,7 +21,7 @@ import contextlib
 import importlib
 from typing import Any, NamedTuple
 
-MODULES = ("processes",)
+MODULES = ("processes", "network", "disk", "damage", "clock", "postgres")
 KINDS = {}
 # Kinds that docs name and this tool cannot do, whatever the machine: kind -> reason.
 ABSENT = {
