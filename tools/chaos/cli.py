@@ -12,6 +12,7 @@ import time
 import arguments
 import commands
 import faults
+import leftovers
 import nemesis
 import pages
 import scenario
@@ -142,7 +143,7 @@ def open_stand(values):
     try:
         return Stand.open(play_directory(values))
     except (OSError, ValueError, LookupError) as e:
-        raise Stop(ENVIRONMENT, f"no cluster in {values.dir}: {e}", "start one: holdfast-chaos up") from None
+        raise Stop(ENVIRONMENT, f"no cluster in {values.dir}: {e}", "holdfast-chaos up") from None
 
 
 def do_up(values):
@@ -163,7 +164,14 @@ def do_up(values):
 
 
 def do_down(values):
-    stand = open_stand(values)
+    for directory, removed in leftovers.sweep_abandoned():
+        print(f"holdfast-chaos: removed what was left in {directory}: {removed}", file=sys.stderr)
+    try:
+        stand = open_stand(values)
+    except Stop:  # it never came up whole, or parts of it are gone
+        if not leftovers.sweep(play_directory(values)):
+            raise
+        return OK
     wrong = stand.down() or []
     for line in wrong:
         print(line, file=sys.stderr)
@@ -245,18 +253,16 @@ def do_heal(values):
 
 
 def do_failpoints(values):
+    import failpoints
     stand = open_stand(values)
-    if not hasattr(stand, "failpoints"):
-        raise Stop(ENVIRONMENT, "these programs have no failpoints", "a build with -Dfailpoints=true")
+    if not stand.failpoints:
+        raise Stop(ENVIRONMENT, "these programs have no failpoints", "meson setup -Dfailpoints=true, and up with --build")
     try:
-        rows = stand.failpoints(values.NODE)
-    except (ValueError, LookupError) as e:
-        raise Stop(REFUSED, str(e)) from None
-    if values.output == "json":
-        print(json.dumps(rows))
-    else:
-        for row in rows:
-            print(f"{row['name']:40} {row['hits']:10} {row['action']}")
+        name, = stand.resolve(values.NODE, ("leader", "follower", "any", "nID"))
+        points = failpoints.Socket(stand.failpoint_socket(name)).list()
+    except (ValueError, OSError, failpoints.Refused) as e:
+        raise Stop(REFUSED, f"{values.NODE}: {e}", "holdfast-chaos status") from None
+    print(json.dumps([p._asdict() for p in points.values()]) if values.output == "json" else failpoints.table(points))
     return OK
 
 

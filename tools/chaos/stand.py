@@ -31,6 +31,7 @@ import sys
 import time
 import uuid
 
+import failpoints
 import faults
 import leftovers
 from cluster import Cluster, Node
@@ -136,6 +137,8 @@ class StandNode(Part, Node):
         """The same as a Node's; waits for nothing."""
         if self.disk is not None:
             self.disk.mount()
+        if self.stand.failpoints:
+            options = (*options, "--failpoint-socket", self.stand.failpoint_socket(self.name))
         argv = self.argv("--listen-raft", self.raft_listen, "--listen-node", self.direct, *options, members=members)
         self.spawn([*self.stand.links.prefix(self.name), *argv],
                    {**self.stand.preload(self.id), **self.environment, **(environment or {})})
@@ -154,6 +157,8 @@ class Gateway(Part):
         listen = self.stand.links.listen_address()
         argv = self.stand.gateway_argv(self.stand.nodes, f"{listen}:{self.ports['public']}",
                                        f"{listen}:{self.ports['admin']}")
+        if self.stand.failpoints:
+            argv += ["--failpoint-socket", self.stand.failpoint_socket(self.name)]
         self.spawn([*self.stand.links.prefix(self.name), *argv])
         for kind in ("public", "admin"):
             self.process.wait_for(rf"listening kind={kind} ")
@@ -198,14 +203,17 @@ class Stand(Cluster):
         self.directory = pathlib.Path(directory or leftovers.home() / self.token).resolve()
         self.network_kind = self._choose("namespaces", network, "proxy", ["namespaces"])
         self.own_disks = bool(self._choose(True, own_disks, False, ["own-disk"]))
-        self.preloaded, self.keep, self.disk_mib, self.seed = preload, keep, disk_mib, seed
+        self.build = pathlib.Path(build).resolve()
+        absent = [n for n in ("faultio", "faultclock") if not os.path.exists(self.library(n))]
+        if preload and absent:
+            self.left_out["preload"] = f"tests/faults/lib{absent[0]}.so is not built"
+        self.preloaded, self.keep, self.disk_mib, self.seed = preload and not absent, keep, disk_mib, seed
         self.random = random.Random(seed)
         self.logs = str(logs or self.directory / "logs")
         if _row is None:
             self._make_directory()
         super().__init__(build, nodes=0, folder=str(self.directory), gateway=False, gateway_options=gateway_options,
                          secrets=(_row or {}).get("secrets"))
-        self.build = pathlib.Path(build).resolve()
         self.node_options = [*NODE_OPTIONS, *node_options] if _row is None else _row["node_options"]
         self.links = (Namespaces if self.network_kind == "namespaces" else Links)(self)
         self.nodes = [StandNode(self, i + 1, _row["nodes"][i] if _row else None) for i in range(nodes)]
@@ -215,6 +223,7 @@ class Stand(Cluster):
         if self.postgres and _row is None:
             self.node_options += ["--postgres-url", self.postgres.url]
         self.stage.ports = self.gateways[0].ports if self.gateways else {}
+        self.failpoints = bool(failpoints.of_program(self.holdfastd)) if _row is None else _row.get("failpoints", False)
         self.controls = {}
         self._handlers = {}
         if _row is None:
@@ -247,7 +256,7 @@ class Stand(Cluster):
         self.write("stand.json", {
             "token": self.token, "build": str(self.build), "network": self.network_kind, "own_disks": self.own_disks,
             "disk_mib": self.disk_mib, "preload": self.preloaded, "logs": self.logs, "keep": self.keep,
-            "node_options": self.node_options, "gateway_options": list(self.stage.options), "seed": self.seed,
+            "node_options": self.node_options, "gateway_options": list(self.stage.options), "seed": self.seed, "failpoints": self.failpoints,
             "secrets": self.stage.secrets(), "nodes": [n.row for n in self.nodes],
             "gateways": [g.ports for g in self.gateways], "postgres": self.postgres is not None,
             "standby": self.postgres is not None and self.postgres.with_standby})
@@ -279,6 +288,9 @@ class Stand(Cluster):
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
             json.dump(value, f)
         new.rename(path)
+
+    def failpoint_socket(self, name):
+        return self.path(f"{name}.failpoints")
 
     def library(self, name):
         return str(self.build / f"tests/faults/lib{name}.so")
@@ -312,6 +324,9 @@ class Stand(Cluster):
         self._catch_signals()
         try:
             self.links.make()
+            front = self.links.front_argv()
+            if front is not None:
+                self.helper("front").spawn(front)
             self.links.enter()
             for node in self.nodes:
                 if node.disk is not None:

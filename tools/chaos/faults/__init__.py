@@ -21,7 +21,7 @@ import contextlib
 import importlib
 from typing import Any, NamedTuple
 
-MODULES = ("processes", "network", "disk", "damage", "clock", "postgres")
+MODULES = ("processes", "network", "disk", "damage", "clock", "postgres", "failpoint")
 KINDS = {}
 # Kinds that docs name and this tool cannot do, whatever the machine: kind -> reason.
 ABSENT = {
@@ -54,7 +54,7 @@ class Fault:
     targets  what it can be done to: of leader, follower, any, majority, minority, all, nID (a node: n2), pg, gateway
              (any one), gID (g1), network (all nodes). The first is the default.
     needs    what must be there: root, nft, namespaces (a stand with network="namespaces"), proxy (network="proxy"),
-             faultio, faultclock, own-disk (a stand with own_disks=True), postgres, standby, gateway
+             faultio, faultclock, failpoints (a build with them), own-disk (a stand with own_disks=True), postgres, standby, gateway
     alone    true: hurts what is stored, so that no other node may be hurt meanwhile: the others are needed to mend it
     steps    true: it is over as soon as it is injected; heal only puts back what must be put back
     victims  names of what was hit, after inject: n1, g1, pg, pg-standby
@@ -68,7 +68,7 @@ class Fault:
     alone = False
     steps = False
 
-    def __init__(self, stand, **given):
+    def __init__(self, stand, /, **given):
         self.stand = stand
         self.values = {}
         self.target = None
@@ -186,7 +186,7 @@ def kind(cls):
     return cls
 
 
-def make(stand, name, **parameters):
+def make(stand, name, /, **parameters):
     """A fault that is not injected yet. ValueError for what is not known."""
     if name not in KINDS:
         raise ValueError(f"no fault kind {name!r}; there are: {', '.join(sorted(KINDS))}")
