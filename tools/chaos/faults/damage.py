@@ -72,7 +72,8 @@ class BitFlip(Fault):
         chance = self.stand.random
         if self.file == "checkpoint":
             path = checkpoint_data(node)
-            return [(path, page + chance.randrange(16, 64), chance.randrange(8))
+            # The bounds of what is used in a page: bits in the gap between would be of no use.
+            return [(path, page + chance.randrange(12, 16), chance.randrange(8))
                     for page in range(2 * BLOCK, used(path), BLOCK)]
         path = {"log": lambda: newest_segment(node), "current": lambda: os.path.join(node.dir, "checkpoint", "CURRENT"),
                 "identity": lambda: os.path.join(node.dir, "identity")}[self.file]()
