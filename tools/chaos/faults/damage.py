@@ -18,16 +18,16 @@ def flip(path, offset, bit):
 
 
 def used(path):
-    """How many bytes of it are in use."""
+    """How many bytes of it matter: of a segment not the last write, which is the mark of a clean stop."""
     with open(path, "rb") as f:
         data = f.read()
     if not path.endswith(".wal"):
         return len(data)
     # A recycled segment has writes of an earlier life behind its own; their salt is another (raft/wal_format.h).
-    salt, at = data[SALT_AT:SALT_AT + 8], BLOCK
+    salt, at, last = data[SALT_AT:SALT_AT + 8], BLOCK, BLOCK
     while data[at:at + 4] == WRITE_MAGIC and data[at + 8:at + 16] == salt:
-        at += -(-struct.unpack_from("<I", data, at + 24)[0] // BLOCK) * BLOCK
-    return at
+        last, at = at, at + -(-struct.unpack_from("<I", data, at + 24)[0] // BLOCK) * BLOCK
+    return last
 
 
 def newest_segment(node):
