@@ -29,9 +29,10 @@ uint64_t memory_uv_next_timer_ms(void);
 /* Handles that are open or closing. */
 size_t memory_uv_handles(void);
 
-/* A connection that the listener will be offered: its listen callback is not called, uv_accept takes
- * it. */
+/* A connection that uv_accept can take; its listener is not told. */
 void memory_uv_offer(void);
+/* The same, and this listener is told. */
+void memory_uv_connect(uv_tcp_t *listener);
 /* Queues one piece of input; size 0: the end of it. Copies. */
 void memory_uv_give(uv_tcp_t *tcp, const void *data, size_t size);
 /* Of each try: bytes that a write takes at once; SIZE_MAX: all. 0: nothing, until a turn is over. */
