@@ -72,7 +72,7 @@ static bool append_item(struct option_list *list, const char *item)
 static struct kept_text {
     struct kept_text *next;
     char text[];
-} *kept;
+} * kept;
 
 static char *keep_text(const char *text)
 {
@@ -120,7 +120,8 @@ static const char *set(const struct option *option, const char *text, bool split
                    : option->type == OPTION_SIZE   ? "must be a size such as 64KiB or 8MiB"
                                                    : "must be a whole number";
         }
-        if ((option->min != 0 || option->max != 0) && (value < option->min || value > option->max)) {
+        if ((option->min != 0 || option->max != 0) &&
+            (value < option->min || value > option->max)) {
             return "is out of range";
         }
         *(uint64_t *)option->value = value;
@@ -130,8 +131,8 @@ static const char *set(const struct option *option, const char *text, bool split
     CHECK_UNREACHABLE();
 }
 
-static bool apply(const struct options *o, const struct option *option, const char *text, bool split,
-                  const char *origin)
+static bool apply(const struct options *o, const struct option *option, const char *text,
+                  bool split, const char *origin)
 {
     const char *wrong = set(option, text, split);
     if (wrong == NULL) {
@@ -149,6 +150,7 @@ static bool apply(const struct options *o, const struct option *option, const ch
 struct file_pass {
     const struct options *o;
     const char *path;
+    bool seen[OPTIONS_MAX]; /* by place in the table */
     bool failed;
 };
 
@@ -164,16 +166,24 @@ static int file_value(void *ctx, const char *section, const char *name, const ch
         pass->failed = true;
         return 0;
     }
-    if (option->type == OPTION_LIST) {
-        ((struct option_list *)option->value)->count = 0;
+    bool *seen = &pass->seen[option - pass->o->table];
+    if (*seen && option->type != OPTION_LIST) {
+        fprintf(stderr, "%s: %s: '%s' is given twice\n", pass->o->program, pass->path, name);
+        pass->failed = true;
+        return 0;
     }
+    if (!*seen && option->type == OPTION_LIST) {
+        ((struct option_list *)option->value)->count = 0; /* the default */
+    }
+    *seen = true;
     pass->failed = !apply(pass->o, option, keep_text(value), true, pass->path);
     return pass->failed ? 0 : 1;
 }
 
 static bool read_file(const struct options *o, const char *path)
 {
-    struct file_pass pass = {o, path, false};
+    struct file_pass pass = {.o = o, .path = path};
+    CHECK(o->count <= OPTIONS_MAX);
     int rv = ini_parse(path, file_value, &pass);
     if (rv == -1) {
         fprintf(stderr, "%s: cannot read %s: %s\n", o->program, path, strerror(errno));
@@ -219,7 +229,8 @@ static const char *file_given(int argc, char **argv)
     return getenv("HOLDFAST_CONFIG");
 }
 
-static enum options_result usage_error(const struct options *o, const char *what, const char *argument)
+static enum options_result usage_error(const struct options *o, const char *what,
+                                       const char *argument)
 {
     fprintf(stderr, "%s: %s '%s'\ntry: %s --help\n", o->program, what, argument, o->program);
     return OPTIONS_INVALID;

@@ -18,8 +18,11 @@ enum option_type {
     OPTION_U64,      /* uint64_t within [min, max] */
     OPTION_DURATION, /* uint64_t milliseconds; written 250ms, 10s, 5m, 2h; within [min, max] ms */
     OPTION_SIZE,     /* uint64_t bytes; written 64KiB, 8MiB, 1GiB or plain; within [min, max] */
-    OPTION_LIST,     /* struct option_list ; the flag may be repeated, elsewhere split at commas */
+    OPTION_LIST,     /* struct option_list ; flags and lines of the file may be repeated; in environment
+                        and file also split at commas */
 };
+
+#define OPTIONS_MAX     128 /* of a program */
 
 #define OPTION_LIST_MAX 64
 

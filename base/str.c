@@ -42,8 +42,8 @@ bool str_is_utf8(struct str s)
     return true;
 }
 
-/* Identifiers are checked sixteen bytes at a time where the processor can, for this runs over every id
- * of every order, three times on its way. */
+/* Identifiers are checked sixteen bytes at a time where the processor can, for this runs over every
+ * id of every order, three times on its way. */
 #ifdef __SSE2__
 
 static __m128i in_range(__m128i v, char first, char last)
@@ -96,14 +96,10 @@ static bool bytes_ok(const char *p, uint32_t len)
 
 /* 1 for the bytes of identifiers, sixteen values a row; the upper half is none. */
 static const unsigned char identifier_bytes[256] = {
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 0,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1,
-    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1,
+    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1, 0,
 };
 
 static bool bytes_ok(const char *p, uint32_t len)
@@ -120,4 +116,20 @@ static bool bytes_ok(const char *p, uint32_t len)
 bool str_is_identifier(struct str s, uint32_t len_max)
 {
     return s.len > 0 && s.len <= len_max && bytes_ok(s.ptr, s.len);
+}
+
+bool str_to_u64(struct str s, uint64_t *value)
+{
+    uint64_t n = 0;
+    if (s.len == 0 || s.len > 19) {
+        return false;
+    }
+    for (uint32_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] < '0' || s.ptr[i] > '9') {
+            return false;
+        }
+        n = n * 10 + (uint64_t)(s.ptr[i] - '0');
+    }
+    *value = n;
+    return true;
 }

@@ -37,6 +37,9 @@ static inline bool str_copy(char *to, size_t size, struct str from)
     return n == from.len;
 }
 
+/* Decimal digits and nothing else, 1 to 19 of them: true, and *value. */
+bool str_to_u64(struct str s, uint64_t *value);
+
 /* True iff the bytes are well-formed UTF-8 (RFC 3629: no surrogates, no overlong forms). */
 bool str_is_utf8(struct str s);
 

@@ -5,6 +5,7 @@
  *
  * A finished order stays while the ring still holds an event of it. The ring lets go from its front
  * only, so the retirement of orders waits at the first that is held: the others are no better off. */
+#include "base/failpoint.h"
 #include "engine/parts.h"
 
 /* The sources, in the order in which they take turns when due at the same time. */
@@ -15,7 +16,9 @@ static bool end_one(struct engine *e)
     int64_t denial = due_heap_first_due(&e->denial_ends);
     int64_t now = e->root->time_ms;
     if (order <= now && order <= lease && order <= denial) {
+        FAILPOINT("engine/before-expire", "a reservation's time has come, it still holds its units");
         order_expire(e, due_heap_first(&e->pending));
+        FAILPOINT("engine/after-expire", "its units are returned, the batch goes on");
         return true;
     }
     if (lease <= now && lease <= denial) {

@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/options.h"
 #include "gateway/connection.h"
@@ -84,6 +85,7 @@ static const struct option table[] = {
      "after SIGTERM, end at the latest", 1, 3600000},
     {"log-level", 0, OPTION_TEXT, &given.log_level, "info", "LEVEL", "error, warn, info or debug",
      0, 0},
+    FAILPOINT_OPTIONS
 };
 
 static const struct options options = {
@@ -309,6 +311,10 @@ int main(int argc, char **argv)
         return 2;
     case OPTIONS_OK:
         break;
+    }
+    int ended = FAILPOINT_START();
+    if (ended >= 0) {
+        return ended;
     }
     if (operands != argc || log_parse_level(given.log_level, &level) != 0) {
         fprintf(stderr, "holdfast-gateway: %s; see holdfast-gateway --help\n",

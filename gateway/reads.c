@@ -1,5 +1,5 @@
-/* Owns: pages. A cursor is the node's own, opaque; a page may be short or empty before the end, so the
- * end is where no next_cursor is given. */
+/* Owns: pages. A cursor is the node's own, opaque; a page may be short or empty before the end, so
+ * the end is where no next_cursor is given. */
 #include "gateway/reads.h"
 
 #include "base/clock.h"
@@ -10,18 +10,9 @@ bool reads_page(struct exchange *x, Holdfast__List *list)
 {
     struct str limit = exchange_query(x, "limit"), cursor = exchange_query(x, "cursor");
     uint64_t n = PAGE_LIMIT_DEFAULT;
-    if (limit.ptr != NULL) {
-        n = 0;
-        for (uint32_t i = 0; i < limit.len && limit.len <= 3; i++) {
-            n = limit.ptr[i] >= '0' && limit.ptr[i] <= '9' && n != UINT64_MAX
-                    ? n * 10 + (uint64_t)(limit.ptr[i] - '0')
-                    : UINT64_MAX;
-        }
-        if (n < 1 || n > PAGE_LIMIT_MAX) {
-            problem_send(x, PROBLEM_INVALID_REQUEST, "query:limit",
-                         "limit is a number from 1 to 500.");
-            return false;
-        }
+    if (limit.ptr != NULL && (!str_to_u64(limit, &n) || n < 1 || n > PAGE_LIMIT_MAX)) {
+        problem_send(x, PROBLEM_INVALID_REQUEST, "query:limit", "limit is a number from 1 to 500.");
+        return false;
     }
     if (cursor.len > 256) {
         problem_send(x, PROBLEM_INVALID_REQUEST, "query:cursor",

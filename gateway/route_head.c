@@ -186,15 +186,9 @@ bool route_read_key(struct exchange *x)
 
 static bool parse_seconds(struct str s, uint64_t max_ms, uint64_t *out_ms)
 {
-    uint64_t value = 0;
-    if (s.len == 0 || s.len > 6) {
+    uint64_t value;
+    if (s.len > 6 || !str_to_u64(s, &value)) {
         return false;
-    }
-    for (uint32_t i = 0; i < s.len; i++) {
-        if (s.ptr[i] < '0' || s.ptr[i] > '9') {
-            return false;
-        }
-        value = value * 10 + (uint64_t)(s.ptr[i] - '0');
     }
     *out_ms = value * 1000 < max_ms ? value * 1000 : max_ms;
     return true;

@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 
+#include "base/failpoint.h"
 #include "gateway/order_requests.h"
 #include "gateway/response.h"
 
@@ -130,6 +131,7 @@ static void submit_cb(struct client_submit *req, enum client_outcome outcome,
         exchange_sleep_cancel(x); /* of a 202 that need not be given any more */
     }
     if (outcome == CLIENT_OK) {
+        FAILPOINT("gateway/after-commit", "a command is committed, its caller has no answer");
         answer_reply(x, reply);
     } else if (!x->answered) {
         answer_outcome(x, outcome, req->retry_after_ms);
@@ -139,6 +141,7 @@ static void submit_cb(struct client_submit *req, enum client_outcome outcome,
 
 static void submit(struct exchange *x)
 {
+    FAILPOINT("gateway/before-submit", "a request is read, its command is not on its way");
     enum client_outcome outcome = client_submit(x->gateway->client, &x->submit, x->command,
                                                 x->command_size, x->deadline_ms, submit_cb);
     if (outcome == CLIENT_OK) {
@@ -245,22 +248,6 @@ static void call_cb(struct client_call *call, enum client_outcome outcome,
     exchange_settle(x);
 }
 
-static bool parse_u64(struct str s, uint64_t *out)
-{
-    uint64_t value = 0;
-    if (s.len == 0 || s.len > 19) {
-        return false;
-    }
-    for (uint32_t i = 0; i < s.len; i++) {
-        if (s.ptr[i] < '0' || s.ptr[i] > '9') {
-            return false;
-        }
-        value = value * 10 + (uint64_t)(s.ptr[i] - '0');
-    }
-    *out = value;
-    return true;
-}
-
 /* ?consistency=local|strong and ?min_index=N. Local unless asked otherwise. */
 static bool read_consistency(struct exchange *x, Holdfast__Request *request, uint64_t *target)
 {
@@ -277,7 +264,7 @@ static bool read_consistency(struct exchange *x, Holdfast__Request *request, uin
         return false;
     }
     if (min_index.ptr != NULL) {
-        if (!parse_u64(min_index, &request->min_index)) {
+        if (!str_to_u64(min_index, &request->min_index)) {
             problem_send(
                 x, PROBLEM_INVALID_REQUEST, "query:min_index",
                 "min_index is a whole number: the Holdfast-Log-Index of an earlier answer.");

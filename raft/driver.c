@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "raft/driver_internal.h"
@@ -116,6 +117,12 @@ static void update_entries(struct driver *d, struct raft_update *update)
     for (size_t i = 0; i < count; i++) {
         log_cache_append(&d->cache, records[i], b, ticket);
     }
+    if (driver_is_leader(d) && records[0]->type == RECORD_CHANGE) {
+        /* A change leaves when it is on the leader's own disk. Voters 1 and 2: 1 leads and demotes 2,
+         * which stores that, while 1 loses it in a crash. Then 1 needs the vote of 2, whose log is the
+         * longer one, and 2, no voter by its own log, never stands: nobody leads for ever. */
+        d->hold_ticket = ticket;
+    }
     free(records);
 }
 
@@ -149,6 +156,7 @@ static void update_leadership(struct driver *d)
         d->leading_term = d->core.current_term;
         d->elections++;
         d->tick_ms = d->now_ms;
+        FAILPOINT("raft/elected", "elected, its first entry is not in the log");
         driver_quick_end(d);
         /* Guard 8: always an entry of the own term, because only that commits what earlier leaders
          * left (Raft §5.4.2), and reads and changes must wait for it. The core adds one itself only
@@ -173,7 +181,9 @@ static void apply_change(struct driver *d, const struct record_header *record)
     if (rv != 0) {
         driver_die("decoding a committed configuration", rv);
     }
+    FAILPOINT("raft/before-change", "a configuration is committed, not in force as such");
     driver_step_or_die(d, &event, "applying a configuration");
+    FAILPOINT("raft/change-applied", "a committed configuration is in force");
     /* N1 would leave the core with an older configuration than the log says. */
     CHECK(d->core.configuration_committed_index >= record->index);
 }
@@ -186,7 +196,9 @@ static void apply_entry(struct driver *d, const struct record_header *record)
     if (record->type == RECORD_CHANGE) {
         driver_configuration_set(d, record->index, record_data(record), record->size);
     }
+    FAILPOINT("raft/before-apply", "an entry is committed, not applied");
     d->effects->apply(d->ctx, record);
+    FAILPOINT("raft/after-apply", "an entry is applied, who waits for it has not heard");
     if (d->leading && record->index == d->noop_index) {
         CHECK(record->term == d->leading_term);
         d->ready = true;
@@ -390,6 +402,9 @@ void driver_durable(struct driver *d, uint64_t now_ms, uint64_t ticket)
     CHECK(ticket >= d->durable_ticket);
     d->durable_ticket = ticket;
     if (d->durable_ticket >= d->hold_ticket) {
+        if (d->held_first != NULL) {
+            FAILPOINT("raft/vote-persisted", "term and vote are durable, what hangs on them is not sent");
+        }
         driver_send_held(d);
     }
     persisted(d);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "raft/driver_internal.h"
 
 void driver_checkpoint_begin(struct driver *d, struct replica_position *position)
@@ -121,6 +122,7 @@ void driver_snapshot_if_stored(struct driver *d)
     driver_step_or_die(d, &event, "recording a checkpoint");
     d->snapshot = *p;
     if (p->index > trailing && p->index - trailing > d->cache.base) {
+        FAILPOINT("raft/before-trim", "a checkpoint counts, the log behind it is whole");
         log_cache_trim(&d->cache, p->index - trailing);
         d->effects->trim(d->ctx, p->index - trailing);
     }
@@ -148,7 +150,9 @@ bool driver_installing(const struct driver *d)
 
 static void install_succeeded(struct driver *d, const struct replica_position *p)
 {
+    FAILPOINT("raft/before-reset", "a checkpoint is installed, the log is of before it");
     (void)d->effects->write_reset(d->ctx, p->index, p->term);
+    FAILPOINT("raft/after-reset", "the log's thread is told to begin anew behind an installed checkpoint");
     log_cache_reset(&d->cache, p->index);
     d->snapshot = *p;
     d->applied_index = p->index;

@@ -35,6 +35,7 @@ enum driver_guard {
     DRIVER_GUARD_INSTALL_RETRY = 1u << 11,   /* N12: a failed install is offered again */
     DRIVER_GUARD_REFILL = 1u << 12,          /* a node that lost its disk neither votes nor leads */
     DRIVER_GUARD_NONVOTER = 1u << 13,        /* N6: who does not know of its promotion votes, too */
+    DRIVER_GUARD_PRE_VOTE_TERM = 1u << 14,   /* N14: who is refused a pre-vote learns the term */
     DRIVER_GUARD_SELF_ELECT = 1u << 10, /* N10: an only voter begins a new term at each start */
 };
 

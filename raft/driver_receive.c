@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "raft/driver_internal.h"
@@ -411,6 +412,9 @@ static void receive_core(struct driver *d, uint64_t from_id, const struct messag
         receive_result(d, from_id, &message);
         break;
     case MESSAGE_TIMEOUT_NOW:
+        if (FAILPOINT_DROP("raft/transfer-received", "the leader tells this node to take over")) {
+            break;
+        }
         step_message(d, from_id, &message);
         break;
     case MESSAGE_READ:

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "raft/driver_internal.h"
 
 /* Proposes one entry. On success returns 0 and *index; otherwise the core's error, nothing
@@ -217,6 +218,7 @@ enum replica_status driver_transfer(struct driver *d, uint64_t now_ms, uint64_t 
     if (!can_propose(d) || to_id == 0 || driver_peer_is_unwilling(d, to_id)) {
         return REPLICA_REFUSED;
     }
+    FAILPOINT("raft/before-transfer", "leadership is to be handed over");
     driver_begin_event(d, now_ms);
     struct raft_event event = {.type = RAFT_TRANSFER};
     event.transfer.server_id = to_id;

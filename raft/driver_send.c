@@ -308,8 +308,19 @@ void driver_send_core(struct driver *d, const struct raft_message *message)
         }
         emit(d, message->server_id, &(struct message_out){.raft = &copy});
         return;
-    case RAFT_REQUEST_VOTE:
     case RAFT_REQUEST_VOTE_RESULT:
+        copy = *message;
+        if (copy.request_vote_result.pre_vote && !copy.request_vote_result.vote_granted &&
+            copy.request_vote_result.term < d->core.current_term &&
+            driver_guarded(d, DRIVER_GUARD_PRE_VOTE_TERM)) {
+            /* N14: the core refuses a pre-vote of an older term in that very term. Then a candidate of
+             * t2 with all that is committed never learns of t4, and the only other voter, who is in t4
+             * and lacks some of it, never gets his vote either: nobody leads for ever. */
+            copy.request_vote_result.term = d->core.current_term;
+        }
+        emit(d, message->server_id, &(struct message_out){.raft = &copy});
+        return;
+    case RAFT_REQUEST_VOTE:
     case RAFT_TIMEOUT_NOW:
         emit(d, message->server_id, &(struct message_out){.raft = message});
         return;

@@ -11,6 +11,7 @@
 
 #include "base/advice.h"
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "raft/driver_internal.h"
 
@@ -148,6 +149,7 @@ void driver_write_vote(struct driver *d, uint64_t term, uint64_t vote)
 {
     d->term = term;
     d->vote = vote;
+    FAILPOINT("raft/before-vote", "a term or vote is decided, not yet with the log's thread");
     d->hold_ticket = d->effects->write_vote(d->ctx, term, vote);
 }
 

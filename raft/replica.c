@@ -20,6 +20,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "raft/driver.h"
@@ -121,6 +122,9 @@ static void effect_trim(void *ctx, uint64_t index)
 static void effect_send(void *ctx, uint64_t to_id, const struct message_out *m)
 {
     struct replica *r = ctx;
+    if (FAILPOINT_DROP("raft/before-send", "a message to a peer")) {
+        return;
+    }
     (void)transport_send(r->transport, to_id, m); /* a lost message is sent again by the core */
 }
 
@@ -254,7 +258,7 @@ static void durable_cb(void *ctx, uint64_t ticket, uint64_t index, uint64_t term
 static void message_cb(void *ctx, uint64_t from_id, const struct message *m)
 {
     struct replica *r = ctx;
-    if (!r->closing) {
+    if (!r->closing && !FAILPOINT_DROP("raft/before-receive", "a message of a peer")) {
         driver_receive(r->driver, clock_monotonic_ms(), from_id, m);
         replica_arm(r);
     }

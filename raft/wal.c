@@ -32,6 +32,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "raft/wal_format.h"
 #include "raft/wal_watch.h"
@@ -430,6 +431,7 @@ static void wal_report(struct wal *w)
     uint64_t ticket = w->ticket_durable, index = w->index_durable, term = w->term_durable;
     pthread_mutex_unlock(&w->mutex);
     if (ticket > w->ticket_reported) {
+        FAILPOINT("wal/before-report", "the loop has heard that entries are on the disk, the core has not");
         w->ticket_reported = ticket;
         w->durable(w->ctx, ticket, index, term);
     }
@@ -595,6 +597,7 @@ void wal_close(struct wal *w, void (*done)(void *ctx), void *ctx)
 uint64_t wal_append(struct wal *w, const struct record_header *const *records, size_t count)
 {
     CHECK(count > 0);
+    FAILPOINT("wal/before-append", "entries are in memory, not yet with the log's thread");
     pthread_mutex_lock(&w->mutex);
     queue_wait_for_room(w);
     for (size_t i = 0; i < count; i++) {
@@ -607,7 +610,9 @@ uint64_t wal_append(struct wal *w, const struct record_header *const *records, s
         queue_record(w, record);
         w->last_index = record->index;
     }
-    return queue_finish_unlock(w);
+    uint64_t ticket = queue_finish_unlock(w);
+    FAILPOINT("wal/after-append", "entries are with the log's thread, being written or not");
+    return ticket;
 }
 
 uint64_t wal_set_vote(struct wal *w, uint64_t term, uint64_t vote)

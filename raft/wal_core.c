@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "raft/wal_format.h"
 
 /* ---- small things ---- */
@@ -168,10 +169,12 @@ static int core_begin_segment(struct wal_core *core, uint64_t number)
         rv = io->sync_dir(io);
     }
     free(block);
+    FAILPOINT("wal/segment-named", "the next segment is there, the last does not say that it goes on");
     if (rv >= 0 && core_mark_continued(core) != 0) {
         io->close(io, file);
         return -1;
     }
+    FAILPOINT("wal/segment-switched", "the last segment says that it goes on, the next is empty");
     if (rv < 0) {
         if (file >= 0) {
             io->close(io, file);
@@ -452,6 +455,7 @@ int wal_core_trim(struct wal_core *core, uint64_t upto_index)
         char name[WAL_IO_NAME_SIZE], spare[WAL_IO_NAME_SIZE];
         wal_name(name, WAL_NAME_SEGMENT, oldest->number);
         int rv;
+        FAILPOINT("wal/before-trim", "the oldest segment is no longer needed, and still there");
         if (oldest->size == core->config.segment_size &&
             core->spares_count < core->config.spares_max) {
             uint64_t number = wal_core_reserve_spare(core);
@@ -462,6 +466,7 @@ int wal_core_trim(struct wal_core *core, uint64_t upto_index)
             rv = io->unlink(io, name);
         }
         if (rv == 0) {
+            FAILPOINT("wal/recycled", "the oldest segment has become a spare, not durable");
             rv = io->sync_dir(io);
         }
         if (rv < 0) {

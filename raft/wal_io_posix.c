@@ -20,6 +20,8 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "raft/wal_core.h"
 #include "raft/wal_io.h"
@@ -147,7 +149,13 @@ static int posix_create(struct wal_io *io, const char *name, uint64_t size)
         rv = 0;
     }
     if (rv == 0) {
+        rv = FAILPOINT_ERROR("wal/before-create", "a spare has its space, its zeros are not written");
+    }
+    if (rv == 0) {
         rv = write_zeros(self(io), fd, size);
+    }
+    if (rv == 0) {
+        rv = FAILPOINT_ERROR("wal/before-sync", "a spare is full of zeros, not synced");
     }
     if (rv == 0 && self(io)->sync && fsync(fd) != 0) {
         rv = -errno;
@@ -192,7 +200,10 @@ static int posix_read(struct wal_io *io, int file, uint64_t offset, void *data, 
 static int posix_write(struct wal_io *io, int file, uint64_t offset, const void *data, size_t size)
 {
     (void)io;
-    return write_all(file, data, size, offset);
+    int rv = FAILPOINT_WRITE("wal/before-write", "a group of records, or a header, is to be written", file,
+                             data, size, (int64_t)offset);
+    rv = rv == 0 ? write_all(file, data, size, offset) : rv;
+    return rv == 0 ? FAILPOINT_ERROR("wal/after-write", "it is on the disk, nobody knows") : rv;
 }
 
 static int posix_sync(struct wal_io *io, int file)
@@ -203,7 +214,11 @@ static int posix_sync(struct wal_io *io, int file)
 static int posix_rename(struct wal_io *io, const char *from, const char *to)
 {
     int directory = self(io)->directory;
-    return renameat(directory, from, directory, to) != 0 ? -errno : 0;
+    int rv = FAILPOINT_ERROR("wal/before-rename", "a spare or a segment is to get its name");
+    if (rv == 0 && renameat(directory, from, directory, to) != 0) {
+        rv = -errno;
+    }
+    return rv == 0 ? FAILPOINT_ERROR("wal/after-rename", "it has its name, not durable") : rv;
 }
 
 static int posix_unlink(struct wal_io *io, const char *name)
@@ -213,7 +228,8 @@ static int posix_unlink(struct wal_io *io, const char *name)
 
 static int posix_sync_dir(struct wal_io *io)
 {
-    return self(io)->sync && fsync(self(io)->directory) != 0 ? -errno : 0;
+    int rv = FAILPOINT_ERROR("wal/before-sync-directory", "names of the log have changed, not synced");
+    return rv == 0 && self(io)->sync && fsync(self(io)->directory) != 0 ? -errno : rv;
 }
 
 static uint64_t posix_random(struct wal_io *io)
@@ -236,13 +252,7 @@ static int make_directory(const char *path)
         errno = ENAMETOOLONG;
         return -1;
     }
-    int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        return -1;
-    }
-    int rv = fsync(fd);
-    close(fd);
-    return rv;
+    return file_sync(parent);
 }
 
 struct wal_io *wal_io_posix_create(const char *directory, bool sync)

@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 
 size_t position_encode(const struct replica_position *p,
@@ -107,6 +108,7 @@ static void done_cb(void *ctx, bool ok, bool again, const struct checkpoint_meta
         d->last_index = d->position.index;
         d->last_ms = now_ms;
         d->last_bytes = d->begun_bytes;
+        FAILPOINT("checkpoint/before-published", "the checkpoint is durable, the log does not know");
         log_debug("checkpoint index=%" PRIu64 " blocks=%" PRIu64, d->position.index,
                   meta->blocks_count);
         replica_checkpoint_published(d->replica, &d->position);
@@ -126,9 +128,9 @@ static size_t hand_over_slice(struct checkpoint_driver *d, size_t room)
 {
     uint64_t begun_ns = clock_monotonic_ns();
     size_t left = 1;
-    for (size_t done = 0; left > 0 && done + CHECKPOINT_STEP_BLOCKS <= room &&
-                          done < CHECKPOINT_SLICE_BLOCKS &&
-                          clock_monotonic_ns() - begun_ns < CHECKPOINT_SLICE_NS;
+    for (size_t done = 0;
+         left > 0 && done + CHECKPOINT_STEP_BLOCKS <= room && done < CHECKPOINT_SLICE_BLOCKS &&
+         clock_monotonic_ns() - begun_ns < CHECKPOINT_SLICE_NS;
          done += CHECKPOINT_STEP_BLOCKS) {
         left = engine_checkpoint_step(d->engine, CHECKPOINT_STEP_BLOCKS);
     }
@@ -139,6 +141,7 @@ static void timer_cb(uv_timer_t *timer)
 {
     struct checkpoint_driver *d = container_of(timer, struct checkpoint_driver, timer);
     size_t left = hand_over_slice(d, checkpoint_room(d->store) / (ENGINE_BLOCK_SIZE_MAX + 16));
+    FAILPOINT("checkpoint/collect", "blocks were collected; applies go on beside");
     checkpoint_flush(d->store); /* also what applies pushed while there was no room */
     if (left == 0) {
         d->ended = true;
@@ -151,7 +154,7 @@ static void timer_cb(uv_timer_t *timer)
 void checkpoint_driver_settle(struct engine *engine)
 {
     uint64_t begun_ns = clock_monotonic_ns();
-    while (engine_settle(engine, 1024) > 0 &&
+    while (engine_settle(engine, CHECKPOINT_SETTLE_BLOCKS) > 0 &&
            clock_monotonic_ns() - begun_ns < CHECKPOINT_SETTLE_NS) {
     }
 }
@@ -160,6 +163,7 @@ static void begin(struct checkpoint_driver *d)
 {
     struct checkpoint_meta meta = {.index = engine_index(d->engine),
                                    .time_ms = engine_time_ms(d->engine)};
+    FAILPOINT("checkpoint/before-begin", "a checkpoint is due");
     replica_position(d->replica, &d->position);
     CHECK(d->position.index >= meta.index);
     meta.term = d->position.term;
@@ -179,8 +183,8 @@ void checkpoint_driver_tick(struct checkpoint_driver *d, uint64_t applied, uint6
         !engine_checkpoint_ready(d->engine)) {
         return;
     }
-    if (d->asked_index > d->last_index || applied - d->last_index >= d->entries_max || applied_bytes - d->last_bytes >= d->size_max ||
-        now_ms - d->last_ms >= d->interval_ms) {
+    if (d->asked_index > d->last_index || applied - d->last_index >= d->entries_max ||
+        applied_bytes - d->last_bytes >= d->size_max || now_ms - d->last_ms >= d->interval_ms) {
         d->begun_bytes = applied_bytes;
         begin(d);
     }

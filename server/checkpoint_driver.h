@@ -17,11 +17,14 @@
 
 #define CHECKPOINT_RETRY_MS     1000
 #define CHECKPOINT_RETRY_MAX_MS 64000
-#define CHECKPOINT_SLICE_BLOCKS 2048    /* in a slice, at most */
-#define CHECKPOINT_SLICE_NS     500000u /* of the loop, or a little more: looked at every STEP_BLOCKS */
-#define CHECKPOINT_STEP_BLOCKS  64u
-#define CHECKPOINT_SLICE_MS     1 /* between slices */
-#define CHECKPOINT_SETTLE_NS    1000000u /* of each tick of the loop, at most */
+/* A slice: SLICE_MS after the one before, until SLICE_NS are over or SLICE_BLOCKS are handed over; the
+ * clock is looked at every STEP_BLOCKS. Settling on each tick: SETTLE_NS, every SETTLE_BLOCKS. */
+#define CHECKPOINT_SLICE_MS      1
+#define CHECKPOINT_SLICE_BLOCKS  2048
+#define CHECKPOINT_SLICE_NS      500000u
+#define CHECKPOINT_STEP_BLOCKS   64u
+#define CHECKPOINT_SETTLE_NS     1000000u
+#define CHECKPOINT_SETTLE_BLOCKS 256u
 
 /* A position in the log as the opaque bytes of a checkpoint, and back. */
 size_t position_encode(const struct replica_position *p,
@@ -35,8 +38,8 @@ struct checkpoint_driver {
     struct checkpoint *store;
     uint64_t entries_max, size_max, interval_ms;
     /* state */
-    bool taking, ended; /* ended: all blocks are handed over */
-    uint32_t failures;  /* in a row */
+    bool taking, ended;   /* ended: all blocks are handed over */
+    uint32_t failures;    /* in a row */
     uint64_t asked_index; /* until this is reached the next one begins at once */
     struct replica_position position;
     uint64_t last_index, last_ms, retry_ms; /* log index and loop time of the last one */

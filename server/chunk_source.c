@@ -17,6 +17,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/metrics.h"
 #include "server/node_internal.h"
 
@@ -64,6 +65,7 @@ static void work_cb(uv_work_t *work)
     struct chunk_source *c = container_of(work, struct chunk_source, work);
     struct chunk_wait *w = c->current;
     uint64_t begun_ns = clock_monotonic_ns();
+    FAILPOINT("stream/before-read", "a chunk of a checkpoint is to be read for a peer or a tool");
     w->result = checkpoint_read_chunk(c->node->store, w->ticket, w->ticket_size, w->from,
                                       w->from_size, w->size_max, &w->chunk);
     c->read_ns = clock_monotonic_ns() - begun_ns;
@@ -93,7 +95,9 @@ static void give(struct chunk_source *c, struct chunk_wait *w)
         r.id = w->id;
         r.body_case = HOLDFAST__RESPONSE__BODY_SNAPSHOT_CHUNK;
         r.snapshot_chunk = &body;
-        session_respond(s, &r);
+        if (!FAILPOINT_DROP("stream/before-give", "a chunk is read, not sent")) {
+            session_respond(s, &r);
+        }
         c->chunks_total++;
         c->bytes_total += w->chunk.records.len;
         uint64_t paid_ns = rate > 0 ? w->chunk.records.len * NS_PER_S / rate : 0;

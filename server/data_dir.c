@@ -12,6 +12,7 @@
 #include "base/advice.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/str.h"
 #include "raft/replica_verify.h"
@@ -245,15 +246,11 @@ out:
 
 static int sync_path(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rv = fd < 0 || fsync(fd) < 0 ? -1 : 0;
-    if (rv < 0) {
+    if (file_sync(path) < 0) {
         log_error("%s: %s", path, strerror(errno));
+        return -1;
     }
-    if (fd >= 0) {
-        close(fd);
-    }
-    return rv;
+    return 0;
 }
 
 /* A mount point, or a directory whose parent is not ours: what is in it goes one deeper. */

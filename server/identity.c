@@ -12,6 +12,8 @@
 #include "base/advice.h"
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/failpoint.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "server/options.h"
 
@@ -29,16 +31,6 @@ static int fail(const char *path, const char *what)
     return -1;
 }
 
-static int sync_directory(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rv = fd < 0 ? -1 : fsync(fd);
-    if (fd >= 0) {
-        close(fd);
-    }
-    return rv;
-}
-
 static int make_directory(const char *directory)
 {
     char parent[PATH_SIZE];
@@ -46,7 +38,7 @@ static int make_directory(const char *directory)
         return errno == EEXIST ? 0 : fail(directory, strerror(errno));
     }
     snprintf(parent, sizeof parent, "%s/..", directory);
-    return sync_directory(parent) < 0 ? fail(directory, strerror(errno)) : 0;
+    return file_sync(parent) < 0 ? fail(directory, strerror(errno)) : 0;
 }
 
 int identity_lock(const char *directory, bool create)
@@ -73,9 +65,16 @@ static int write_identity(const char *directory, const char *path, const char *t
         return fail(temporary, strerror(errno));
     }
     size_t size = strlen(text);
-    bool ok = write(fd, text, size) == (ssize_t)size && fsync(fd) == 0;
+    bool ok = FAILPOINT_WRITE("identity/before-write", "identity.tmp is empty", fd, text, size, -1) == 0 &&
+              write(fd, text, size) == (ssize_t)size &&
+              FAILPOINT_ERROR("identity/before-sync", "identity.tmp is written, not synced") == 0 &&
+              fsync(fd) == 0;
     int error = errno;
-    if (close(fd) < 0 || !ok || rename(temporary, path) < 0 || sync_directory(directory) < 0) {
+    if (close(fd) < 0 || !ok ||
+        FAILPOINT_ERROR("identity/before-rename", "identity.tmp is durable, the old one counts") < 0 ||
+        rename(temporary, path) < 0 ||
+        FAILPOINT_ERROR("identity/after-rename", "the new identity counts, not durable") < 0 ||
+        file_sync(directory) < 0) {
         return fail(path, strerror(ok ? errno : error));
     }
     return 0;

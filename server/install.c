@@ -28,6 +28,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "server/node_internal.h"
 
@@ -93,7 +94,8 @@ int node_make_ticket(void *ctx, struct replica_ticket *ticket)
                                              NODE_INSTALL_TIMEOUT_MS) == 0) {
         return 0; /* what the peer has begun */
     }
-    if (checkpoint_pin(n->store, now_ms, NODE_INSTALL_TIMEOUT_MS, ticket->data, &meta) < 0) {
+    if (FAILPOINT_ERROR("install/before-ticket", "a peer is to be offered the newest checkpoint") < 0 ||
+        checkpoint_pin(n->store, now_ms, NODE_INSTALL_TIMEOUT_MS, ticket->data, &meta) < 0) {
         return -1;
     }
     ticket->size = CHECKPOINT_TICKET_SIZE;
@@ -192,18 +194,23 @@ static void work_cb(uv_work_t *work)
     struct installer *i = container_of(work, struct installer, work);
     switch (i->step) {
     case STEP_OPEN:
-        i->result = open_part(i);
+        i->result = FAILPOINT_ERROR("install/before-open", "offered, nothing is on the disk") < 0
+                        ? -1
+                        : open_part(i);
         return;
     case STEP_WRITE:
-        i->result = put(i);
+        i->result = FAILPOINT_ERROR("install/before-put", "a chunk came, it is not judged") < 0 ? -1
+                                                                                               : put(i);
         return;
     case STEP_VERIFY:
-        i->result = verify(i);
+        i->result = FAILPOINT_ERROR("install/before-verify", "all chunks came") < 0 ? -1 : verify(i);
         return;
     case STEP_LOAD:
+        FAILPOINT("install/before-load", "the checkpoint that came counts, memory is empty");
         load(i);
         return;
     case STEP_CLEAN:
+        FAILPOINT("install/before-clean", "an install is over, good or bad");
         if (i->install != NULL && i->result < 0) {
             checkpoint_install_abort(i->install);
         } else if (i->install != NULL) {
@@ -322,6 +329,7 @@ static void pull(struct installer *i)
     body.size_max = CHUNK_SIZE;
     request.body_case = HOLDFAST__REQUEST__BODY_SNAPSHOT_CHUNK;
     request.snapshot_chunk = &body;
+    FAILPOINT("install/before-pull", "a chunk is to be asked for");
     i->calling = true;
     uv_update_time(n->loop);
     CHECK(client_call(i->client, &i->call, &request, i->from_id, uv_now(n->loop) + CHUNK_TIMEOUT_MS,

@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "proto/format.h"
 #include "server/identity.h"
@@ -115,6 +116,7 @@ static void settled_hook(void *ctx)
 {
     struct node *n = ctx;
     const struct node_options *o = n->options;
+    FAILPOINT("identity/before-settle", "the log is whole, the identity says that it is not");
     if (identity_settle(o->data_dir, o->id, o->cluster_id) == 0) {
         log_info("the log is whole: this node is a full member from now on");
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 
 /* What the table fills; checked and put into struct node_options afterwards. */
 static struct {
@@ -85,6 +86,7 @@ static const struct option table[] = {
      "do not sync the log: for benchmarks, loses orders", 0, 0},
     {"log-level", 0, OPTION_TEXT, &raw.log_level, "info", "LEVEL", "error, warn, info or debug", 0,
      0},
+    FAILPOINT_OPTIONS
 };
 
 static const struct options options = {
@@ -235,6 +237,10 @@ enum options_result node_options_parse(struct node_options *o, int argc, char **
     enum options_result result = options_parse(&options, argc, argv, &operands);
     if (result != OPTIONS_OK) {
         return result;
+    }
+    int ended = FAILPOINT_START();
+    if (ended >= 0) {
+        return ended == 0 ? OPTIONS_HELP : OPTIONS_INVALID;
     }
     if (operands < argc) {
         return invalid("unexpected argument", argv[operands]);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 
 #define CONNECT_BACKOFF_MIN_MS 100
@@ -140,7 +141,8 @@ static void acknowledge(struct persist_driver *d, struct engine *e, uint64_t now
         d->proposed_ms = again ? now_ms : d->proposed_ms;
         return;
     }
-    if (!d->propose(d->propose_ctx, &c)) {
+    if (FAILPOINT_DROP("persister/before-ack", "PostgreSQL has events, the engine is to be told") ||
+        !d->propose(d->propose_ctx, &c)) {
         d->dirty = true;
         return;
     }

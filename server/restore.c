@@ -14,6 +14,8 @@
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/failpoint.h"
+#include "base/file.h"
 #include "proto/order_id.h"
 #include "raft/log_seed.h"
 #include "server/checkpoint_driver.h"
@@ -167,16 +169,6 @@ static bool is_empty(const char *path)
     return empty;
 }
 
-static int sync_directory(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rv = fd < 0 ? -1 : fsync(fd);
-    if (fd >= 0) {
-        close(fd);
-    }
-    return rv;
-}
-
 static enum restore_result refuse_directory(struct restore *r)
 {
     return fail(r, RESTORE_REFUSED, "%s: is not an empty directory: nothing is restored over what "
@@ -197,7 +189,7 @@ static enum restore_result claim(struct restore *r)
         return refuse_directory(r);
     }
     snprintf(path, sizeof path, "%s/..", dir);
-    if (r->made_directory && sync_directory(path) < 0) {
+    if (r->made_directory && file_sync(path) < 0) {
         return fail(r, RESTORE_FAILED, "%s: %s", path, strerror(errno));
     }
     r->lock = identity_lock(dir, true);
@@ -330,12 +322,14 @@ static enum restore_result make(struct restore *r)
         return result;
     }
     snprintf(path, sizeof path, "%s/log", c->data_dir);
+    FAILPOINT("restore/before-log", "the checkpoint is restored, there is no log");
     if (log_seed(path, c->id, r->cluster_id, r->position.index, r->position.term) < 0) {
         return fail(r, RESTORE_FAILED, "%s: the log cannot be made: see above", path);
     }
     struct identity identity = {.node_id = c->id, .state = IDENTITY_MEMBER};
     memcpy(identity.cluster_id, r->cluster_id, sizeof identity.cluster_id);
-    if (sync_directory(c->data_dir) < 0 || identity_write(c->data_dir, &identity) < 0) {
+    FAILPOINT("restore/before-identity", "checkpoint and log are restored, there is no identity");
+    if (file_sync(c->data_dir) < 0 || identity_write(c->data_dir, &identity) < 0) {
         return fail(r, RESTORE_FAILED, "%s: its identity cannot be written: see above",
                     c->data_dir);
     }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "proto/submit_frame.h"
 #include "server/node_internal.h"
@@ -103,6 +104,11 @@ void session_answered(void *node, struct submit_work *work)
         low = low || work->outcomes[i].status == HOLDFAST__STATUS__STATUS_LOW_SPACE;
         leaderless = leaderless && work->outcomes[i].status == HOLDFAST__STATUS__STATUS_NOT_LEADER;
     }
+    if (FAILPOINT_DROP("session/before-answer", "commands are carried out, or refused; no answer is out")) {
+        free(f);
+        session_release(s);
+        return;
+    }
     if (s->link != NULL && leaderless) {
         session_respond_status(s, f->id, HOLDFAST__STATUS__STATUS_NOT_LEADER,
                                ""); /* with the hint */
@@ -163,6 +169,7 @@ static void session_submit(struct session *s, struct submit_request *r)
     f->work =
         (struct submit_work){.count = r->count, .remaining = r->count + 1, .outcomes = f->outcomes};
     session_retain(s);
+    FAILPOINT("session/submit", "commands came, none is queued");
     for (uint32_t i = 0; submit_request_next(r, &command, &size); i++) {
         Holdfast__Status status = take_command(n, &f->work, i, command, size);
         if (status != HOLDFAST__STATUS__STATUS_OK) {

@@ -19,6 +19,7 @@
 #include "base/advice.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "server/node_internal.h"
 
@@ -71,8 +72,11 @@ static int load_checkpoint(struct start *s)
 static void work_cb(uv_work_t *work)
 {
     struct start *s = container_of(work, struct start, work);
-    s->result = load_checkpoint(s);
+    s->result = FAILPOINT_ERROR("start/before-load", "the checkpoint is to be loaded") < 0
+                    ? -1
+                    : load_checkpoint(s);
     if (s->result == 0) {
+        FAILPOINT("start/before-recover", "the checkpoint is loaded, the log is not read");
         atomic_store(&s->phase, STARTUP_REPLAYING);
         note_progress(s, 0, 0);
         s->result = replica_open(&s->config, &s->replica);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "proto/node.pb-c.h"
 
 #define RETRY_AFTER_MIN_MS 5
@@ -263,6 +264,7 @@ static enum replica_status propose(struct submit_queue *q, struct batch *b)
     /* Counted before: whoever is alone in its cluster might be told within the call. */
     list_append(&q->in_flight, b);
     q->stats.in_flight += count;
+    FAILPOINT("submit/before-propose", "a batch is stamped, not proposed");
     enum replica_status status = q->callbacks.propose(q->ctx, &b->submit, b->data, size, submit_cb);
     if (status != REPLICA_OK) {
         list_remove(&q->in_flight, b);

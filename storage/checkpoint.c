@@ -18,6 +18,8 @@
 
 #include "base/advice.h"
 #include "base/check.h"
+#include "base/failpoint.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
 
@@ -39,15 +41,10 @@ void checkpoint_generation_path(const struct checkpoint *c, const char *name, ch
 
 int checkpoint_sync_path(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0) {
+    if (file_sync(path) < 0) {
         log_error("%s: %s", path, strerror(errno));
-        if (fd >= 0) {
-            close(fd);
-        }
         return -1;
     }
-    close(fd);
     return 0;
 }
 
@@ -83,13 +80,20 @@ int checkpoint_write_current(struct checkpoint *c, const char *name)
         log_error("%s: %s", temporary, strerror(errno));
         return -1;
     }
-    bool ok = write(fd, line, (size_t)size) == size && fsync(fd) == 0;
+    bool ok = FAILPOINT_WRITE("current/before-write", "CURRENT.tmp is empty", fd, line, (size_t)size,
+                              -1) == 0 &&
+              write(fd, line, (size_t)size) == size &&
+              FAILPOINT_ERROR("current/before-sync", "CURRENT.tmp is written, not synced") == 0 &&
+              fsync(fd) == 0;
     int error = errno;
-    if (close(fd) < 0 || !ok || rename(temporary, path) < 0) {
+    if (close(fd) < 0 || !ok ||
+        FAILPOINT_ERROR("current/before-rename", "CURRENT.tmp is durable, CURRENT is the old one") < 0 ||
+        rename(temporary, path) < 0) {
         log_error("%s: %s", path, strerror(ok ? errno : error));
         return -1;
     }
-    if (checkpoint_sync_path(c->path) < 0) {
+    if (FAILPOINT_ERROR("current/after-rename", "CURRENT is the new one, not durable") < 0 ||
+        checkpoint_sync_path(c->path) < 0) {
         /* Which one counts after a crash is not known, so this process must not say either. The
          * next start reads CURRENT and goes on with what it finds: both are whole. */
         log_error("%s: the switch to %s cannot be made durable: stopping", c->path, name);

@@ -24,6 +24,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
 
@@ -322,6 +323,8 @@ static int write_piece(struct checkpoint_install *i, bool whole)
         rv = mdb_txn_begin(i->env.env, NULL, 0, &txn);
         if (rv == 0) {
             rv = write_in(i, txn, whole);
+            rv = rv == 0 ? -FAILPOINT_ERROR("install/before-piece", "a piece is written, not committed")
+                         : rv;
             if (rv == 0) {
                 rv = mdb_txn_commit(txn); /* synced */
             } else {
@@ -341,6 +344,7 @@ static int write_piece(struct checkpoint_install *i, bool whole)
         log_error("install: %s: %s", i->temporary, mdb_strerror(rv));
         return -1;
     }
+    FAILPOINT("install/after-piece", "a piece is durable");
     text_clear(&i->gathered);
     i->keep = true;
     i->written_ms = clock_monotonic_ms();
@@ -420,10 +424,12 @@ int checkpoint_install_commit(struct checkpoint_install *i)
     if (checkpoint_sync_path(i->temporary) < 0) {
         return -1;
     }
-    if (rename(i->temporary, path) < 0) {
+    if (FAILPOINT_ERROR("install/before-rename", "what came is whole, under a temporary name") < 0 ||
+        rename(i->temporary, path) < 0) {
         log_error("%s: %s", path, strerror(errno));
         return -1;
     }
+    FAILPOINT("install/after-rename", "it has its name, CURRENT names the old one");
     memcpy(i->temporary, path, sizeof path);
     i->keep = false; /* under this name it is not looked for */
     if (checkpoint_sync_path(c->path) < 0 ||
@@ -434,6 +440,7 @@ int checkpoint_install_commit(struct checkpoint_install *i)
         checkpoint_env_close(&env);
         return -1;
     }
+    FAILPOINT("install/switched", "CURRENT names what came, the old one is still there");
     pthread_mutex_lock(&c->lock);
     checkpoint_drop_pins(c);
     checkpoint_env_close(&c->env);

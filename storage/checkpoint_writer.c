@@ -9,15 +9,18 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "storage/checkpoint_internal.h"
 
 #define RECORD_HEAD 12u /* u32 table, u32 number, u32 size */
+#define WRITER_NICE 5   /* a third of the weight of the loop's thread */
 
 /* ---- loop ---- */
 
@@ -31,7 +34,8 @@ static struct checkpoint_slice *slice_create(enum slice_kind kind, size_t capaci
     return s;
 }
 
-/* For blocks. Fresh memory is cleared by the kernel page by page, in the loop's time. */
+/* For blocks: a spare one, for fresh memory is cleared by the kernel page by page, in the loop's
+ * time. */
 static struct checkpoint_slice *slice_get(struct checkpoint *c)
 {
     pthread_mutex_lock(&c->queue_lock);
@@ -75,8 +79,8 @@ static void enqueue(struct checkpoint *c, struct checkpoint_slice *s)
     }
     c->queue_tail = s;
     c->queued += s->size;
-    pthread_cond_signal(&c->queue_cond);
     pthread_mutex_unlock(&c->queue_lock);
+    pthread_cond_signal(&c->queue_cond); /* after: who is woken would wait for the lock else */
 }
 
 void checkpoint_begin(struct checkpoint *c, const struct checkpoint_meta *meta,
@@ -225,8 +229,8 @@ static int grow_map(struct checkpoint *c)
     return rv;
 }
 
-/* After a failed write of its root page LMDB begins no transaction any more, because it does not know
- * what the file says. Opened anew it reads that. Nothing may be open then, as in grow_map. */
+/* After a failed write of its root page LMDB begins no transaction any more, because it does not
+ * know what the file says. Opened anew it reads that. Nothing may be open then, as in grow_map. */
 static void reopen(struct checkpoint *c)
 {
     pthread_mutex_lock(&c->lock);
@@ -281,7 +285,8 @@ static void write_blocks(struct checkpoint *c, struct transaction *t,
                                      .number = load_u32(s->data + at + 4),
                                      .data = s->data + at + RECORD_HEAD,
                                      .size = load_u32(s->data + at + 8)};
-        t->error = checkpoint_env_put(&c->env, t->txn, &block, 0);
+        t->error = -FAILPOINT_ERROR("checkpoint/before-write", "a block is to be written");
+        t->error = t->error == 0 ? checkpoint_env_put(&c->env, t->txn, &block, 0) : t->error;
         at += RECORD_HEAD + block.size;
     }
 }
@@ -295,8 +300,12 @@ static void commit(struct checkpoint *c, struct transaction *t, struct checkpoin
         t->error = checkpoint_env_write_meta(&c->env, t->txn, meta);
     }
     if (t->error == 0) {
+        t->error = -FAILPOINT_ERROR("checkpoint/before-commit", "all blocks are written, not committed");
+    }
+    if (t->error == 0) {
         t->error = mdb_txn_commit(t->txn); /* synced; frees it either way */
         t->txn = NULL;
+        FAILPOINT("checkpoint/after-commit", "the checkpoint is durable, nobody knows");
     }
     if (t->txn != NULL) {
         mdb_txn_abort(t->txn);
@@ -345,9 +354,27 @@ static struct checkpoint_slice *dequeue(struct checkpoint *c)
     return s;
 }
 
+/* As many as the loop may have handed over at once, touched here and not there. */
+static void make_spares(struct checkpoint *c)
+{
+    for (unsigned i = 0; i < CHECKPOINT_SPARES_MAX; i++) {
+        struct checkpoint_slice *s = slice_create(SLICE_BLOCKS, CHECKPOINT_SLICE_SIZE);
+        memset(s->data, 0, CHECKPOINT_SLICE_SIZE);
+        slice_put(c, s);
+    }
+}
+
+/* Whoever serves orders goes first where processors are scarce; a checkpoint may take longer. */
+static void step_back(void)
+{
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), WRITER_NICE);
+}
+
 static void *thread_main(void *arg)
 {
     struct checkpoint *c = arg;
+    step_back();
+    make_spares(c);
     struct transaction t = {0};
     struct checkpoint_meta meta;
     (void)checkpoint_guard_begin(c->env.path); /* for the life of the thread */

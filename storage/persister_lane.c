@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "base/str.h"
 
 #define COPY_CHUNK_SIZE 65536
@@ -148,6 +149,10 @@ static bool copy_step(struct lane *lane, uint64_t now_ms)
     while (lane->copy_offset < data->len) {
         size_t left = data->len - lane->copy_offset;
         size_t n = left < COPY_CHUNK_SIZE ? left : COPY_CHUNK_SIZE;
+        if (FAILPOINT_ERROR("persister/rows", "rows are to be sent, some may have been") < 0) {
+            fail(lane, "a failpoint among the rows");
+            return false;
+        }
         int put = PQputCopyData(lane->conn, data->data + lane->copy_offset, (int)n);
         if (put < 0) {
             fail_connection(lane);
@@ -165,6 +170,10 @@ static bool copy_step(struct lane *lane, uint64_t now_ms)
         if (flushed == 1 || put == 0) {
             return false; /* the socket is full: libpq holds at most a chunk */
         }
+    }
+    if (FAILPOINT_ERROR("persister/before-commit", "all rows of a table are sent; COMMIT follows") < 0) {
+        fail(lane, "a failpoint before COMMIT");
+        return false;
     }
     int end = PQputCopyEnd(lane->conn, NULL);
     if (end < 0) {

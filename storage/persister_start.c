@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "storage/migrate.h"
 #include "storage/persister_stream.h"
 
@@ -68,6 +69,7 @@ static void send_step(struct stream *s, enum start_step step, uint64_t now_ms)
         break;
     }
     case START_FENCE:
+        FAILPOINT("persister/before-fence", "a new leader has not yet shut out the old one");
         text_appendf(sql, "SELECT holdfast.take_fence(%" PRIu64 ", %u)", s->term, s->shards);
         break;
     case START_EVICT:
@@ -218,6 +220,7 @@ static void answered(struct stream *s, uint64_t now_ms)
             s->step == START_COUNT ? number(lane, 0, 0) == s->shards : s->created == s->shards;
         send_step(s, complete ? START_FENCE : START_CREATE, now_ms);
     } else if (s->step == START_FENCE) {
+        FAILPOINT("persister/fenced", "older leaders are shut out, the watermarks are not read");
         send_step(s, START_WATERMARKS, now_ms);
     } else {
         CHECK(s->step == START_WATERMARKS);

@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/histogram.h"
 
 void stream_init(struct stream *s, const struct persister_config *config)
@@ -229,6 +230,7 @@ static void send_copies(struct stream *s, struct lane_run *run, const struct per
 {
     const struct text *copies[COPY_COUNT];
     size_t count = 0;
+    FAILPOINT("persister/before-rows", "new rows and COMMIT are to be sent");
     for (int i = 0; i < COPY_COUNT; i++) {
         if (rows->copy_rows[i] > 0) {
             text_appendf(&s->sql, "%s;", persister_copy_sql[i]);
@@ -257,7 +259,13 @@ static void run_advance(struct stream *s, struct lane_run *run, uint64_t now_ms)
     struct window *w = &s->windows[run->window % PERSISTER_WINDOWS];
     const struct persister_rows *rows = &run->rows[run->window % PERSISTER_WINDOWS];
     bool changes = rows->change_orders.count > 0, eligibilities = rows->put_eligibilities.count > 0;
-    if (run->step == RUN_NONE) {
+    if (run->step == RUN_NONE && FAILPOINT_ERROR("persister/before-begin", "a window is built") < 0) {
+        stream_fail(s, "a failpoint before BEGIN");
+    } else if (run->step == RUN_BEGIN &&
+               FAILPOINT_ERROR("persister/after-watermark",
+                               "in a transaction the watermark has moved, rows have not") < 0) {
+        stream_fail(s, "a failpoint after the watermark");
+    } else if (run->step == RUN_NONE) {
         run->started_ns = clock_monotonic_ns();
         if (!write_advance(s, run, w)) { /* written before, by another stream */
             run_committed(s, run, w);
@@ -279,6 +287,10 @@ static void run_advance(struct stream *s, struct lane_run *run, uint64_t now_ms)
         text_clear(&s->sql);
         send_copies(s, run, rows, now_ms);
     } else if (strcmp(run->lane.tag, "COMMIT") == 0) { /* and not ROLLBACK, which is no error */
+        if (FAILPOINT_ERROR("persister/after-commit", "PostgreSQL has said COMMIT, nobody else knows") < 0) {
+            stream_fail(s, "a failpoint after COMMIT");
+            return;
+        }
         histogram_add(s->duration, clock_monotonic_ns() - run->started_ns);
         s->transactions++;
         run_committed(s, run, w);

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "base/metrics.h"
 #include "storage/migrate.h"
@@ -264,6 +265,7 @@ static void publish_open(struct worker *w)
 
 static void publish_persisted(struct worker *w, const struct window *window)
 {
+    FAILPOINT("persister/before-told", "events are in PostgreSQL, the loop does not know");
     w->floor = window->last_sequence + 1;
     pthread_mutex_lock(&w->mutex);
     w->shared.persisted = window->last_sequence;

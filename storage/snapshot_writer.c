@@ -16,6 +16,8 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/failpoint.h"
+#include "base/file.h"
 #include "storage/checkpoint_internal.h"
 #include "storage/snapshot_internal.h"
 
@@ -36,16 +38,10 @@ static int sync_directory_of(const char *path, char *error)
     size_t size = slash == NULL ? 0 : slash == path ? 1 : (size_t)(slash - path);
     memcpy(directory, path, size);
     directory[size] = '\0';
-    int fd = open(size == 0 ? "." : directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0) {
-        int code = errno;
-        if (fd >= 0) {
-            close(fd);
-        }
-        return snapshot_fail(error, "%s: its directory cannot be synced: %s", path, strerror(code));
-    }
-    close(fd);
-    return 0;
+    return file_sync(size == 0 ? "." : directory) == 0
+               ? 0
+               : snapshot_fail(error, "%s: its directory cannot be synced: %s", path,
+                               strerror(errno));
 }
 
 /* Writes and hashes. */
@@ -53,6 +49,11 @@ static int append(struct snapshot_writer *w, const void *data, size_t size, char
 {
     const uint8_t *at = data;
     CHECK(XXH3_128bits_update(w->hash, data, size) == XXH_OK);
+    if (FAILPOINT_WRITE("snapshot/before-write", "a part of the file is to be written", w->fd, data, size,
+                        -1) < 0) {
+        return snapshot_fail(error, "%s: offset %llu: %s", w->part, (unsigned long long)w->bytes,
+                             strerror(errno));
+    }
     for (size_t left = size; left > 0;) {
         ssize_t n = write(w->fd, at, left);
         if (n < 0 && errno == EINTR) {
@@ -220,11 +221,15 @@ static int finish(struct snapshot_writer *w, char *error)
     if (append(w, trailer, sizeof trailer, error) < 0) {
         return -1;
     }
-    if (fsync(w->fd) < 0) {
+    if (FAILPOINT_ERROR("snapshot/before-sync", "FILE.part is whole, not synced") < 0 ||
+        fsync(w->fd) < 0) {
         return snapshot_fail(error, "%s: cannot be synced: %s", w->part, strerror(errno));
     }
     if (refuse_existing(w, error) < 0) {
         return -1;
+    }
+    if (FAILPOINT_ERROR("snapshot/before-rename", "FILE.part is durable, FILE is the old one") < 0) {
+        return snapshot_fail(error, "%s: %s", w->path, strerror(errno));
     }
     /* Without replace the name must still be free: nobody's file is lost to a race. */
     int rv = renameat2(AT_FDCWD, w->part, AT_FDCWD, w->path, w->replace ? 0 : RENAME_NOREPLACE);
@@ -250,6 +255,7 @@ int snapshot_writer_commit(struct snapshot_writer *w, char error[static SNAPSHOT
         snapshot_writer_abort(w);
         return -1;
     }
+    FAILPOINT("snapshot/after-rename", "FILE is the new one, its name not durable");
     int result = sync_directory_of(w->path, error);
     writer_free(w);
     return result;

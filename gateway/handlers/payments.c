@@ -3,11 +3,13 @@
 #include "gateway/handlers.h"
 
 #include "base/clock.h"
+#include "base/failpoint.h"
 #include "gateway/response.h"
 #include "gateway/upstream.h"
 
 static void applied(struct exchange *x, const struct command *c, const struct reply *r)
 {
+    FAILPOINT("gateway/payment-applied", "the order is paid, the payment platform has no answer");
     struct json_writer w = json_writer_init(&x->body);
     json_object_begin(&w);
     json_put(&w, "order_id", order_id, c->payment.order);
@@ -52,6 +54,7 @@ void payments_event(struct exchange *x)
     if (!signature_is_good(x)) {
         return;
     }
+    FAILPOINT("gateway/payment", "a payment event came, signed well; nothing is done about it");
     c.scope = STR_LITERAL("pay");
     c.key = x->request.fields[FIELD_WEBHOOK_ID];
     json_read_body(x->request.body, &root, &f, &fault);

@@ -11,7 +11,8 @@ import time
 
 
 class FaultClock:
-    def __init__(self, library, directory, name="clock"):
+    def __init__(self, library, directory, name="clock", keep=False):
+        """keep: what the file says stays."""
         library = pathlib.Path(library).resolve()
         assert library.exists(), f"{library} is not built"
         self.control = pathlib.Path(directory).resolve() / (name + ".clock")
@@ -20,7 +21,8 @@ class FaultClock:
             "LD_PRELOAD": str(library), "FAULTCLOCK_CONTROL": str(self.control),
             # A sanitizer's run time would insist on being loaded first.
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
-        self.set()
+        if not (keep and self.control.exists()):
+            self.set()
 
     def set(self, **words):
         unknown = set(words) - set(self.words)

@@ -1,7 +1,7 @@
 /* faultio: a disk that fails on demand, for any program started with LD_PRELOAD=libfaultio.so.
  *
  * What it owns: the calls below, as seen by the program and its libraries. What it refuses: to
- * corrupt anything (a call either fails, waits, is cut short, or is passed on as it is).
+ * lie: a call fails, waits, is cut short and says so, is passed on as it is, or is the last one.
  *
  * Happy path: a call comes → the control file named by FAULTIO_CONTROL is read again if it was
  * replaced (looked at no more than once in RELOAD_NS) → the first rule whose operation and path
@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -53,6 +54,9 @@ struct rule {
     bool hold;        /* until the rules change */
     bool is_short;    /* writes at most short_bytes */
     uint64_t short_bytes;
+    bool is_late; /* pwrite: only the last late_bytes, and the end */
+    uint64_t late_bytes;
+    bool kills; /* after the call, the process */
     bool is_free;
     uint64_t free_bytes;
     uint64_t from, count; /* of matching calls, from 1; count 0: without end */
@@ -152,6 +156,10 @@ static void parse_option(struct rule *r, char *option, const char *line)
         r->hold = true;
         return;
     }
+    if (strcmp(option, "kill") == 0) {
+        r->kills = true;
+        return;
+    }
     if (value == NULL) {
         refuse(line);
     }
@@ -163,6 +171,9 @@ static void parse_option(struct rule *r, char *option, const char *line)
     } else if (strcmp(option, "short") == 0) {
         r->is_short = true;
         r->short_bytes = parse_number(value, line);
+    } else if (strcmp(option, "late") == 0) {
+        r->is_late = true;
+        r->late_bytes = parse_number(value, line);
     } else if (strcmp(option, "free") == 0) {
         r->is_free = true;
         r->free_bytes = parse_number(value, line);
@@ -199,7 +210,9 @@ static void parse_line(char *line)
     for (char *option; (option = strtok_r(NULL, " \t", &save)) != NULL;) {
         parse_option(&r, option, copy);
     }
-    if (r.error == 0 && r.delay_ns == 0 && !r.hold && !r.is_short && !r.is_free) {
+    bool acts = r.error != 0 || r.delay_ns != 0 || r.hold || r.is_short || r.is_free || r.kills;
+    /* A late write that is survived would be a lost write: the program would have been lied to. */
+    if (!acts || (r.is_late && !r.kills) || (r.kills && r.op != OP_WRITE)) {
         refuse(copy);
     }
     rules[rules_count++] = r;
@@ -344,15 +357,36 @@ static bool fails(enum operation op, int fd, const char *path)
 
 /* ---- writing ---- */
 
-static bool write_fails(int fd, size_t *size)
+/* What is left of a write. */
+struct piece {
+    size_t skip, size;
+    bool kills;
+};
+
+static _Noreturn void die(void)
+{
+    for (;;) {
+        kill(getpid(), SIGKILL);
+    }
+}
+
+static bool write_fails(int fd, struct piece *p)
 {
     struct rule r;
     if (!act(OP_WRITE, fd, NULL, &r)) {
         return false;
     }
-    if (r.is_short && *size > r.short_bytes) {
-        *size = (size_t)r.short_bytes;
+    p->kills = r.kills;
+    if (r.is_late && p->size > r.late_bytes) {
+        p->skip = p->size - (size_t)r.late_bytes;
+        p->size = (size_t)r.late_bytes;
+    }
+    if (r.is_short && p->size > r.short_bytes) {
+        p->size = (size_t)r.short_bytes;
         return false;
+    }
+    if (r.error != 0 && r.kills) {
+        die();
     }
     errno = r.error;
     return r.error != 0;
@@ -362,7 +396,17 @@ static bool write_fails(int fd, size_t *size)
     EXPORT ssize_t name(int fd, const void *data, size_t size, offset_type offset)                 \
     {                                                                                              \
         REAL(name)                                                                                 \
-        return write_fails(fd, &size) ? -1 : real_##name(fd, data, size, offset);                  \
+        struct piece p = {0, size, false};                                                         \
+        if (write_fails(fd, &p)) {                                                                 \
+            return -1;                                                                             \
+        }                                                                                          \
+        ssize_t rv = p.size == 0 ? 0                                                               \
+                                 : real_##name(fd, (const char *)data + p.skip, p.size,            \
+                                               offset + (offset_type)p.skip);                      \
+        if (p.kills) {                                                                             \
+            die();                                                                                 \
+        }                                                                                          \
+        return rv;                                                                                 \
     }
 WRITE(pwrite, off_t)
 WRITE(pwrite64, off64_t)
@@ -370,16 +414,24 @@ WRITE(pwrite64, off64_t)
 EXPORT ssize_t write(int fd, const void *data, size_t size)
 {
     REAL(write)
-    return write_fails(fd, &size) ? -1 : real_write(fd, data, size);
+    struct piece p = {0, size, false};
+    if (write_fails(fd, &p)) {
+        return -1;
+    }
+    ssize_t rv = real_write(fd, (const char *)data + p.skip, p.size);
+    if (p.kills) {
+        die();
+    }
+    return rv;
 }
 
-/* Vectors are passed on whole or not at all: short= does not cut them. */
+/* Vectors are passed on whole or not at all: short=, late= and kill do not touch them. */
 #define WRITEV(name, offset_type)                                                                  \
     EXPORT ssize_t name(int fd, const struct iovec *parts, int count, offset_type offset)          \
     {                                                                                              \
         REAL(name)                                                                                 \
-        size_t size = 0;                                                                           \
-        return write_fails(fd, &size) ? -1 : real_##name(fd, parts, count, offset);                \
+        struct piece p = {0};                                                                      \
+        return write_fails(fd, &p) ? -1 : real_##name(fd, parts, count, offset);                \
     }
 WRITEV(pwritev, off_t)
 WRITEV(pwritev64, off64_t)
@@ -389,8 +441,8 @@ WRITEV(pwritev64, off64_t)
                         int flags)                                                                 \
     {                                                                                              \
         REAL(name)                                                                                 \
-        size_t size = 0;                                                                           \
-        return write_fails(fd, &size) ? -1 : real_##name(fd, parts, count, offset, flags);         \
+        struct piece p = {0};                                                                      \
+        return write_fails(fd, &p) ? -1 : real_##name(fd, parts, count, offset, flags);         \
     }
 WRITEV2(pwritev2, off_t)
 WRITEV2(pwritev64v2, off64_t)
@@ -398,8 +450,8 @@ WRITEV2(pwritev64v2, off64_t)
 EXPORT ssize_t writev(int fd, const struct iovec *parts, int count)
 {
     REAL(writev)
-    size_t size = 0;
-    return write_fails(fd, &size) ? -1 : real_writev(fd, parts, count);
+    struct piece p = {0};
+    return write_fails(fd, &p) ? -1 : real_writev(fd, parts, count);
 }
 
 /* ---- reading ---- */

@@ -12,7 +12,8 @@ import time
 
 
 class Faults:
-    def __init__(self, library, directory, name="faults"):
+    def __init__(self, library, directory, name="faults", keep=False):
+        """keep: rules that are there already stay."""
         library = pathlib.Path(library).resolve()
         assert library.exists(), f"{library} is not built"
         self.control = pathlib.Path(directory).resolve() / name
@@ -21,7 +22,8 @@ class Faults:
             "LD_PRELOAD": str(library), "FAULTIO_CONTROL": str(self.control),
             # A sanitizer's run time would insist on being loaded first.
             "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
-        self.clear()
+        if not (keep and self.control.exists()):
+            self.clear()
 
     def set(self, *rules):
         """Rules of the README, one a string. Their counters begin anew."""

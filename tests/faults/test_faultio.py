@@ -22,6 +22,7 @@ fd = os.open(path, os.O_RDWR | os.O_CREAT)
 for line in sys.stdin:
     what = line.strip()
     if what == "write": attempt("write", lambda: os.pwrite(fd, b"x" * 4096, 0))
+    elif what == "other": attempt("other", lambda: os.pwrite(fd, b"y" * 4096, 0))
     elif what == "writev": attempt("writev", lambda: os.pwritev(fd, [b"x" * 512, b"y" * 512], 0))
     elif what == "sync": attempt("sync", lambda: os.fdatasync(fd))
     elif what == "read": attempt("read", lambda: len(os.pread(fd, 4096, 0)))
@@ -100,6 +101,18 @@ def run(faults, child, path):
     begun = time.monotonic()
     expect(child.ask("sync"), "sync EIO")
     assert time.monotonic() - begun >= 0.05
+
+    # A torn write is the last thing a process does.
+    for rule, wanted in (("short=512 kill", b"y" * 512 + b"x" * 3584), ("late=1024 kill", b"x" * 3072 + b"y" * 1024),
+                         ("errno=EIO kill", b"x" * 4096), ("kill", b"y" * 4096)):
+        faults.clear()
+        torn = Child(faults, path)
+        expect(torn.ask("write"), "write ok 4096")
+        faults.set(f"write *data {rule}")
+        torn.tell("other")
+        expect(torn.process.wait(30), -9)
+        with open(path, "rb") as f:
+            expect(f.read(4096), wanted)
 
     # A rule with a mistake ends the process: no test may pass because nothing failed.
     faults.set("wirte *data errno=EIO")

@@ -10,7 +10,7 @@
 #include "engine/engine.h"
 #include "tests/sim/sim_machine.h"
 
-#define SHARDS       4
+#define SHARDS       SIM_ENGINE_SHARDS
 #define SKUS         6
 #define SALES        3
 #define USERS        40
@@ -291,6 +291,14 @@ static void random_order_place(struct prng *prng, struct names *n, struct comman
     }
 }
 
+bool sim_machine_engine_persisted;
+
+static struct engine *machine_engine(void *machine)
+{
+    struct machine *m = machine;
+    return m->engine;
+}
+
 static void random_body(struct prng *prng, const struct engine *e, int64_t now_ms, struct names *n,
                         struct command *c)
 {
@@ -358,6 +366,11 @@ static void random_body(struct prng *prng, const struct engine *e, int64_t now_m
         c->deny.until_ms = now_ms + (int64_t)prng_below(prng, 2000);
         return;
     case 11:
+        if (sim_machine_engine_persisted) {
+            c->kind = COMMAND_ORDER_PLACE;
+            random_order_place(prng, n, c);
+            return;
+        }
         c->kind = COMMAND_PERSIST_ACK;
         c->key = c->scope = (struct str){NULL, 0};
         c->persist_ack.count = SHARDS;
@@ -381,7 +394,7 @@ static void random_init(struct command *c)
 {
     c->kind = COMMAND_INIT;
     c->key = c->scope = (struct str){NULL, 0};
-    memset(c->init.cluster_id, 1, sizeof c->init.cluster_id);
+    memset(c->init.cluster_id, SIM_ENGINE_CLUSTER, sizeof c->init.cluster_id);
     memset(c->init.hash_seed, 2, sizeof c->init.hash_seed);
     c->init.shards = SHARDS;
     c->init.limits = (struct command_limits){
@@ -448,5 +461,6 @@ const struct sim_machine sim_machine_engine = {
     .load = machine_load,
     .time_ms = machine_time_ms,
     .batch_time_ms = machine_batch_time_ms,
+    .engine = machine_engine,
     .command = machine_command,
 };

@@ -55,6 +55,8 @@ struct sim_options {
     uint64_t duration_us; /* of the phase with faults */
     bool verbose;
     unsigned guards_off; /* enum driver_guard */
+    unsigned database_guards_off; /* enum sim_database_guard */
+    bool no_database;
     bool clocks_deaf;    /* nodes do not ask for each other's clocks */
     const struct sim_machine *machine;
 };
@@ -73,6 +75,9 @@ enum sim_event_kind {
     SIM_HEAL,
     SIM_CLOCK,         /* a node looks at its clocks, and asks for the others' */
     SIM_CLOCK_FAULT,
+    SIM_DATABASE,       /* at the database, of no node */
+    SIM_DATABASE_FAULT,
+    SIM_PERSISTER,      /* at a node: see sim_database.h */
 };
 
 struct sim_event {
@@ -119,6 +124,8 @@ struct sim_clocks {
 
 struct sim;
 struct sim_request;
+struct sim_database;
+struct sim_persister;
 
 struct sim_node {
     struct sim *sim;
@@ -158,6 +165,7 @@ struct sim_node {
     struct cluster_clock clock;
     struct driver_state role_seen; /* by what tells the clock */
     struct sim_clocks clocks;      /* this survives */
+    struct sim_persister *persister;
 };
 
 struct sim_link { /* between two nodes, both directions */
@@ -189,6 +197,9 @@ struct sim_stats {
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
         faults, torn, disks_lost, refilled, tickets_again, resumed, dismissed;
     uint64_t clock_faults, clock_steps, clock_anchors, clock_alone, clock_floors, clock_goes_on, clock_hand_overs;
+    uint64_t database_connects, database_commits, database_rows, database_refusals, database_fenced,
+        database_waits, database_faults, database_restarts, database_fail_overs, database_brought_back,
+        database_acks, database_checked;
     uint64_t clock_worst_ms; /* of all seeds, the largest */
 };
 
@@ -208,6 +219,7 @@ struct sim {
     struct sim_history history;
     struct sim_stats stats;
     uint64_t client_sequence;
+    struct sim_database *database; /* NULL: none */
     struct sim_request *pending; /* of clients, without an answer */
     struct prng clock_prng;
     bool clocks, clock_faults; /* the machine has time; some clocks lie */
@@ -277,6 +289,8 @@ bool sim_clock_at_rest(const struct sim_node *leader);
 
 /* sim_clients.c */
 void sim_clients_event(struct sim *s);
+/* A batch of the node's own. false: refused, nothing happened. */
+bool sim_clients_submit(struct sim_node *n, const void *data, size_t size);
 void sim_clients_close(struct sim *s);
 
 /* sim_faults.c */

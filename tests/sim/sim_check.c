@@ -10,7 +10,8 @@
  *   7. A restart recovers exactly what was durable (sim_log.c); the commit index never goes back
  *      (driver.c aborts); an accepted request gets one answer, never "failed" (sim_clients.c).
  *   8. The cluster's time moves with the truth (sim_clock.c).
- *   9. After healing, everybody converges and new commands are committed. */
+ *   9. What the database holds (sim_database.c).
+ *  10. After healing, everybody converges and new commands are committed. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 
 #include "base/check.h"
 #include "raft/driver_internal.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_database.h"
 
 _Noreturn void sim_violation_of(const struct sim *s, const char *check, const char *format, ...)
 {
@@ -237,7 +238,7 @@ void sim_check_send(struct sim_node *n, uint64_t to_id, const struct message_out
     }
 }
 
-/* ---- 9: convergence ---- */
+/* ---- 10: convergence ---- */
 
 bool sim_is_converged(struct sim *s)
 {
@@ -260,12 +261,13 @@ bool sim_is_converged(struct sim *s)
             return false;
         }
     }
-    return s->pending == NULL && sim_clock_at_rest(leader);
+    return s->pending == NULL && sim_clock_at_rest(leader) && sim_database_drained(s);
 }
 
 void sim_check_converged(struct sim *s)
 {
     if (sim_is_converged(s)) {
+        sim_database_check(s);
         return;
     }
     for (unsigned i = 0; i < s->swarm.nodes; i++) {

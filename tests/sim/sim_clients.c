@@ -84,29 +84,34 @@ static void read_cb(struct replica_read *req, enum replica_status status)
     request_destroy(r);
 }
 
+bool sim_clients_submit(struct sim_node *n, const void *data, size_t size)
+{
+    struct sim *s = n->sim;
+    void *record = malloc(sizeof(struct record_header) + size + 8);
+    CHECK(record != NULL);
+    struct sim_request *r = request_create(s, n);
+    s->stats.submits++;
+    bool taken =
+        driver_submit(n->driver, sim_node_now_ms(n), &r->submit, data, size, submit_cb) == REPLICA_OK;
+    if (taken) {
+        record_encode(record, RECORD_COMMAND, r->submit.index, r->submit.term, data, (uint32_t)size);
+        r->crc32c = ((const struct record_header *)record)->crc32c;
+    } else {
+        request_destroy(r);
+    }
+    free(record);
+    return taken;
+}
+
 static void client_submit(struct sim *s, struct sim_node *n)
 {
+    uint8_t data[16384];
     if (!sim_clock_can_stamp(n)) {
         return;
     }
-    uint8_t data[16384];
-    union {
-        struct record_header header;
-        uint8_t bytes[sizeof(struct record_header) + sizeof data];
-    } record;
     size_t size = s->options.machine->command(&s->prng, n->machine, ++s->client_sequence,
-                                              sim_clock_stamp(n), data,
-                                              s->swarm.command_size_max);
-    struct sim_request *r = request_create(s, n);
-    s->stats.submits++;
-    enum replica_status status =
-        driver_submit(n->driver, sim_node_now_ms(n), &r->submit, data, size, submit_cb);
-    if (status != REPLICA_OK) {
-        request_destroy(r);
-        return;
-    }
-    record_encode(&record, RECORD_COMMAND, r->submit.index, r->submit.term, data, (uint32_t)size);
-    r->crc32c = record.header.crc32c;
+                                              sim_clock_stamp(n), data, s->swarm.command_size_max);
+    (void)sim_clients_submit(n, data, size);
 }
 
 static void client_read(struct sim *s, struct sim_node *n)

@@ -156,9 +156,18 @@ static enum replica_status change_member(struct sim *s, struct sim_node *leader,
     return REPLICA_REFUSED;
 }
 
+/* Anybody who believes that he leads, ready or not: he must know when to refuse. */
+static struct sim_node *some_leader(struct sim *s)
+{
+    struct sim_node *n = &s->nodes[sim_below(s, s->swarm.nodes)];
+    bool leads = n->up && n->paused_until_us <= s->now_us &&
+                 driver_get_state(n->driver).role == REPLICA_LEADER;
+    return leads ? n : sim_leader(s);
+}
+
 void sim_faults_membership(struct sim *s, unsigned target)
 {
-    struct sim_node *leader = sim_leader(s);
+    struct sim_node *leader = some_leader(s);
     if (leader == NULL) {
         return;
     }

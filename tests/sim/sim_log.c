@@ -121,6 +121,10 @@ static bool model_agrees(const struct sim_log_model *m, const struct wal_recover
             snprintf(why, size, "another entry at %llu", (unsigned long long)index);
             return false;
         }
+        if (record_check(record, record_size(record)) != RECORD_VALID) {
+            snprintf(why, size, "what is not the entry at %llu behind its header", (unsigned long long)index);
+            return false;
+        }
     }
     return true;
 }

@@ -3,10 +3,13 @@
 #ifndef TESTS_SIM_SIM_MACHINE_H
 #define TESTS_SIM_SIM_MACHINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/prng.h"
+
+struct engine;
 
 struct sim_machine {
     const char *name;
@@ -28,6 +31,8 @@ struct sim_machine {
     /* Replicated time, and the time that a batch carries. NULL: a machine without time. */
     int64_t (*time_ms)(void *machine);
     int64_t (*batch_time_ms)(const void *data, size_t size);
+    /* The engine inside; NULL: a machine that is none. */
+    struct engine *(*engine)(void *machine);
     /* Writes one random batch of at most `capacity` bytes (at least 64) and returns its size. machine:
      * the leader's, to refer to what is there. id is different each time. now_ms: the leader's clock. */
     size_t (*command)(struct prng *prng, void *machine, uint64_t id, int64_t now_ms, void *to,
@@ -36,5 +41,11 @@ struct sim_machine {
 
 extern const struct sim_machine sim_machine_chain;
 extern const struct sim_machine sim_machine_engine;
+
+/* Of the engine: its shards, each byte of its cluster id. */
+#define SIM_ENGINE_SHARDS  4
+#define SIM_ENGINE_CLUSTER 1
+/* There is a database: events are acknowledged by the persister, not by chance. */
+extern bool sim_machine_engine_persisted;
 
 #endif

@@ -16,7 +16,7 @@
 
 #include "base/log.h"
 #include "raft/driver_internal.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_database.h"
 
 static const struct {
     const char *name;
@@ -31,11 +31,23 @@ static const struct {
     {"n10", DRIVER_GUARD_SELF_ELECT},
     {"refill", DRIVER_GUARD_REFILL},
     {"n12", DRIVER_GUARD_INSTALL_RETRY},
+    {"n14", DRIVER_GUARD_PRE_VOTE_TERM},
     {"install-busy", DRIVER_GUARD_INSTALL_BUSY},
     {"snapshot-stored", DRIVER_GUARD_SNAPSHOT_STORED},
     {"noop", DRIVER_GUARD_NOOP},
     {"hold", DRIVER_GUARD_HOLD},
     {"same-write", DRIVER_GUARD_SAME_WRITE},
+};
+
+/* Of the database: what it, or the persister, would have to get wrong. */
+static const struct {
+    const char *name;
+    unsigned guard;
+} database_guards[] = {
+    {"fence", SIM_GUARD_FENCE},
+    {"watermark", SIM_GUARD_WATERMARK},
+    {"commit", SIM_GUARD_COMMIT},
+    {"row", SIM_GUARD_ROW},
 };
 
 static const struct sim_machine *const machines[] = {
@@ -95,15 +107,26 @@ static unsigned long long number(const char *text)
     return value;
 }
 
-static unsigned find_guard(const char *name)
+static void disable_guard(const char *name)
 {
+    guard_name = name;
+    if (strcmp(name, "clocks") == 0) {
+        options.clocks_deaf = true;
+        return;
+    }
+    for (size_t i = 0; i < sizeof database_guards / sizeof database_guards[0]; i++) {
+        if (strcmp(database_guards[i].name, name) == 0) {
+            options.database_guards_off |= database_guards[i].guard;
+            return;
+        }
+    }
     for (size_t i = 0; i < sizeof guards / sizeof guards[0]; i++) {
         if (strcmp(guards[i].name, name) == 0) {
-            return guards[i].guard;
+            options.guards_off |= guards[i].guard;
+            return;
         }
     }
     usage();
-    return 0;
 }
 
 static const struct sim_machine *find_machine(const char *name)
@@ -154,6 +177,7 @@ static void print_stats(const struct sim_stats *t)
            (unsigned long long)t->clock_anchors, (unsigned long long)t->clock_alone, (unsigned long long)t->clock_floors,
            (unsigned long long)t->clock_goes_on, (unsigned long long)t->clock_hand_overs,
            (unsigned long long)t->clock_worst_ms);
+    sim_database_print(t);
 }
 
 int main(int argc, char **argv)
@@ -190,12 +214,7 @@ int main(int argc, char **argv)
             twice_every = number(optarg);
             break;
         case 'g':
-            guard_name = optarg;
-            if (strcmp(optarg, "clocks") == 0) {
-                options.clocks_deaf = true;
-            } else {
-                options.guards_off |= find_guard(optarg);
-            }
+            disable_guard(optarg);
             break;
         case 'e':
             expect_violation = true;

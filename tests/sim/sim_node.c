@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "raft/driver_internal.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_database.h"
 
 /* ---- images and checkpoints ---- */
 
@@ -124,6 +124,7 @@ static void effect_apply(void *ctx, const struct record_header *record)
     }
     sim_hash(s, record->crc32c);
     sim_check_digest(n, record->index, machine->digest(n->machine));
+    sim_database_applied(n);
     if (n->checkpointing) {
         machine->slice(n->machine);
     }
@@ -143,6 +144,7 @@ static void effect_state_changed(void *ctx)
               (unsigned long long)state.leader_id);
     sim_check_state(n, &state);
     sim_clock_state(n, &state);
+    sim_persister_state(n, &state);
 }
 
 static void effect_membership_changed(void *ctx)
@@ -257,6 +259,7 @@ void sim_node_init(struct sim *s, unsigned index)
 /* What a process holds in memory is gone. */
 static void forget(struct sim_node *n)
 {
+    sim_persister_close(n);
     n->up = false;
     n->life++;
     if (n->driver != NULL) {
@@ -417,6 +420,7 @@ void sim_node_start(struct sim_node *n)
     }
     sim_network_node_up(n);
     sim_clock_start(n);
+    sim_persister_start(n);
     sim_node_after(n);
 }
 
@@ -472,6 +476,7 @@ void sim_node_after(struct sim_node *n)
         sim_node_crash(n);
         return;
     }
+    sim_persister_after(n);
     if (!n->disk_busy && !sim_disk_is_dead(n->disk)) {
         begin_write(n);
     }
@@ -679,6 +684,11 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
     case SIM_CLOCK:
         sim_clock_tick(n);
         break;
+    case SIM_PERSISTER:
+        sim_persister_event(n, e);
+        break;
+    case SIM_DATABASE:
+    case SIM_DATABASE_FAULT:
     case SIM_CLOCK_FAULT:
     case SIM_RESTART:
     case SIM_LINK_UP:

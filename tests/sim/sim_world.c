@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_database.h"
 
 /* ---- chance ---- */
 
@@ -137,6 +137,11 @@ static void dispatch(struct sim *s, struct sim_event *e)
         break;
     case SIM_HEAL:
         sim_faults_heal(s);
+        sim_database_heal(s);
+        break;
+    case SIM_DATABASE:
+    case SIM_DATABASE_FAULT:
+        sim_database_event(s, e);
         break;
     case SIM_CLOCK_FAULT:
         sim_clock_fault(s);
@@ -156,6 +161,7 @@ static void dispatch(struct sim *s, struct sim_event *e)
     case SIM_INSTALL:
     case SIM_LINK_NOTICE:
     case SIM_CLOCK:
+    case SIM_PERSISTER:
         if (s->nodes[e->node].up && e->life == s->nodes[e->node].life) {
             sim_node_event(&s->nodes[e->node], e);
         }
@@ -197,6 +203,7 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
         sim_node_init(s, i);
     }
     sim_clock_init(s);
+    sim_database_create(s);
     sim_network_start(s);
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         sim_node_start(&s->nodes[i]);
@@ -209,6 +216,7 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
     s->healed_at_us = s->now_us;
     s->healed_at_index = s->history.last;
     sim_faults_heal(s);
+    sim_database_heal(s);
     sim_trace(s, "everything heals");
     run_until(s, s->now_us + SIM_CONVERGENCE_US, sim_is_converged);
     sim_check_converged(s);
@@ -219,6 +227,7 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
         sim_node_close(&s->nodes[i]);
     }
     sim_clients_close(s);
+    sim_database_close(s);
     drop_events(s);
     free(s->history.entries);
     free(s->history.leaders);

@@ -148,17 +148,25 @@ class Caller:
 
     ERRORS = (OSError, http.client.HTTPException)  # what a network may do
 
-    def __init__(self, cluster, order_skus):
-        self.cluster, self.order_skus = cluster, order_skus
+    def __init__(self, cluster, order_skus, number=0):
+        """number: which of several gateways it begins with."""
+        self.cluster, self.order_skus, self.gateway = cluster, order_skus, number
         self.connections = {}
 
+    def ports(self):
+        """Of the gateway in turn: {"public": …, "admin": …}."""
+        gateways = getattr(self.cluster, "gateways", None)
+        return gateways[self.gateway % len(gateways)].ports if gateways else self.cluster.stage.ports
+
     def close(self):
+        """Ends the connections; the next are to the next gateway, if there are several."""
+        self.gateway += 1
         for connection, _ in self.connections.values():
             connection.close()
         self.connections = {}
 
     def _connection(self, listener, timeout):
-        port = self.cluster.stage.ports[listener]
+        port = self.ports()[listener]
         there = self.connections.get(listener)
         if there is not None and there[1] == port:
             there[0].timeout = timeout

@@ -155,7 +155,7 @@ class Cluster:
     def ctl(self, *arguments, check=True, timeout=60):
         """holdfastctl with this cluster's endpoints and key; the finished process (text)."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("HOLDFAST_", "PG"))}
-        environment["HOLDFAST_ENDPOINTS"] = ",".join(n.address for n in self.nodes if n.process is not None)
+        environment["HOLDFAST_ENDPOINTS"] = ",".join(self.endpoints())
         environment["HOLDFAST_CLUSTER_KEY_FILE"] = self.path("cluster.key")
         done = subprocess.run([str(self.holdfastctl), *map(str, arguments)], capture_output=True, text=True,
                               timeout=timeout, env=environment, stdin=subprocess.DEVNULL)
@@ -163,6 +163,10 @@ class Cluster:
             raise AssertionError(f"holdfastctl {' '.join(map(str, arguments))}: {done.returncode}\n"
                                  f"{done.stdout}\n{done.stderr}")
         return done
+
+    def endpoints(self):
+        """Where holdfastctl asks."""
+        return [n.address for n in self.nodes if n.process is not None]
 
     def leader(self):
         """The node that leads and is ready, or None."""

@@ -42,7 +42,7 @@ def _get(caller, path, patience_s=20):
 def _once(caller, path):
     r = Request("GET", path)
     try:
-        connection, _ = caller._connection("public", 10)
+        connection, _ = caller._connection("admin", 10)  # it has all routes
         connection.request(r.method, r.path, None, caller._headers(r))
         answer = connection.getresponse()
         data = answer.read()
@@ -132,6 +132,8 @@ def write(cluster, directory, postgres_url=None):
     part("skus", lambda: {s["id"]: s for s in _list(caller, "/v1/skus")})
     part("sales", lambda: {s["id"]: s for s in _list(caller, "/v1/sales")})
     part("orders", lambda: {o["order_id"]: o for o in _list(caller, "/v1/orders")})
+    part("rights", lambda: {f"{sale}/{e['user_id']}": e["granted"] for sale in final["sales"]
+                            for e in _list(caller, f"/v1/sales/{sale}/eligibilities")})
     part("leases", lambda: _list(caller, "/v1/leases"))
     if postgres_url:
         part("postgres", lambda: read_postgres(postgres_url))

@@ -7,6 +7,7 @@ Happy path: Process(...) → wait_for(a line of its stderr) → stop(). Failure 
 AssertionError with the last lines; what does not end within PATIENCE_S is killed.
 """
 import os
+import random
 import re
 import select
 import signal
@@ -20,9 +21,18 @@ UNKNOWN_STATUS = 256  # of a process that ended and was not our child
 
 
 def free_port(address="127.0.0.1"):
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
+    """Below those that the kernel gives to outgoing connections: it stays free until it is used, also for whoever is
+    started a second time."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
+        first = int(f.read().split()[0])
+    for _ in range(100):
+        with socket.socket() as s:
+            try:
+                s.bind((address, random.randrange(10000, first) if first > 11000 else 0))
+                return s.getsockname()[1]
+            except OSError:
+                continue
+    raise OSError("no free port")
 
 
 def start_time(pid):

@@ -8,8 +8,9 @@
     left = w.settle(60)    # after the heal: until every call has its answer; how many have none
     w.collect(directory)   # final.json: what the cluster and PostgreSQL hold in the end, for the checkers
 
-cluster: needs .stage.ports {"public", "admin"}, .stage.keys, .stage.signature(event, body), .ctl(…), .nodes;
-ports are read anew at each connection, so that a gateway may be replaced.
+cluster: needs .stage.ports {"public", "admin"} or several .gateways with .ports, .stage.keys,
+.stage.signature(event, body), .ctl(…). Ports are read anew at each connection, so that a gateway may be replaced;
+a client whose attempt got no answer goes to the next gateway.
 
 Owns: which call comes next (from the seed and what came before), and asking again until an answer is sure.
 Happy path of a client: a kind of call is drawn → its line is written → attempts under its key until the outcome
@@ -167,7 +168,7 @@ class Client:
     def __init__(self, workload, number):
         self.w, self.number = workload, number
         self.random = random.Random(f"{workload.options.seed}/{number}")
-        self.caller = Caller(workload.cluster, workload.order_skus)
+        self.caller = Caller(workload.cluster, workload.order_skus, number)
         self.index = 0       # the highest log index it was told
         self.keys = 0
         self.leases = {}     # name -> token that it believes to hold
@@ -343,6 +344,8 @@ class Client:
         return "adjust", {"sku": self.random.choice(self.w.skus), "delta": delta}
 
     def _pause(self):
+        if self.number != 1:
+            return None  # two in one batch would leave open which came last
         verb = "sale_resume" if self.random.random() < 0.6 else "sale_pause"
         return verb, {"sale": SALE_LIMITS}
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "tools/ctl/ctl.h"
 #include "tools/ctl/pages.h"
@@ -49,6 +50,10 @@ static enum ctl_exit flush(enum ctl_exit status)
 int main(int argc, char **argv)
 {
     log_init("holdfastctl", LOG_LEVEL_WARN);
+    int ended = FAILPOINT_START();
+    if (ended >= 0) {
+        return ended;
+    }
     signal(SIGPIPE, SIG_IGN); /* a node that goes away is an answer, not the end of us */
     if (sodium_init() < 0) {
         ctl_say("no source of randomness");

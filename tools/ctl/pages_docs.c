@@ -106,6 +106,7 @@ void pages_markdown(struct text *t)
         "where it has the resource. `-o plain` prints one line a record, the table's columns "
         "between "
         "tabs, no heading. Control characters from outside are printed as escapes.\n\n"
+        "The fault tool, `holdfast-chaos`, has [a page of its own](cli-chaos.md).\n\n"
         "## Exit status\n\n| status | name | meaning |\n|---|---|---|\n");
     for (size_t i = 0; i < ARRAY_COUNT(exits); i++) {
         text_appendf(t, "| %d | %s | %s |\n", exits[i].status, exits[i].name, exits[i].meaning);

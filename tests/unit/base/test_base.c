@@ -51,6 +51,13 @@ static void test_utf8(void **state)
 static void test_identifier(void **state)
 {
     (void)state;
+    uint64_t n = 7;
+    assert_true(str_to_u64(STR_LITERAL("9999999999999999999"), &n) && n == 9999999999999999999u);
+    assert_true(str_to_u64(STR_LITERAL("007"), &n) && n == 7);
+    assert_false(str_to_u64(STR_LITERAL(""), &n) || str_to_u64(STR_LITERAL("-1"), &n) ||
+                 str_to_u64(STR_LITERAL("1 "), &n) ||
+                 str_to_u64(STR_LITERAL("10000000000000000000"), &n));
+    assert_int_equal(n, 7); /* left alone */
     assert_true(str_is_identifier(STR_LITERAL("a"), 4));
     assert_true(str_is_identifier(STR_LITERAL("auth0|5f7c8ec7c33c6c004bbafe82"), 64));
     assert_true(str_is_identifier(STR_LITERAL("A-z_0.9:@+~"), 64));
@@ -116,7 +123,8 @@ static void test_crc32c(void **state)
         big[i] = (uint8_t)prng_next(&p);
     }
     for (int i = 0; i < 200; i++) {
-        size_t from = prng_below(&p, 500), size = prng_below(&p, 500), cut = prng_below(&p, size + 1);
+        size_t from = prng_below(&p, 500), size = prng_below(&p, 500),
+               cut = prng_below(&p, size + 1);
         uint32_t whole = crc32c(0, big + from, size);
         assert_int_equal(whole, crc32c_portable(0, big + from, size));
         assert_int_equal(whole, crc32c(crc32c(0, big + from, cut), big + from + cut, size - cut));
@@ -192,8 +200,9 @@ static void test_text_and_metrics(void **state)
     assert_string_equal(text_cstring(&t), "");
     metrics_family(&t, "holdfast_x_total", "counter", "Help.");
     metrics_sample_u64(&t, "holdfast_x_total", "result=\"ok\"", UINT64_MAX);
-    assert_string_equal(text_cstring(&t), "# HELP holdfast_x_total Help.\n# TYPE holdfast_x_total counter\n"
-                                          "holdfast_x_total{result=\"ok\"} 18446744073709551615\n");
+    assert_string_equal(text_cstring(&t),
+                        "# HELP holdfast_x_total Help.\n# TYPE holdfast_x_total counter\n"
+                        "holdfast_x_total{result=\"ok\"} 18446744073709551615\n");
     char label[8];
     metrics_escape_label(STR_LITERAL("a\"b\\c\nd"), label, sizeof label);
     assert_string_equal(label, "a\\\"b\\\\"); /* cut at a whole escape */
@@ -208,9 +217,12 @@ static void test_text_and_metrics(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_utf8),      cmocka_unit_test(test_identifier),
-        cmocka_unit_test(test_rfc3339),   cmocka_unit_test(test_crc32c),
-        cmocka_unit_test(test_histogram), cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_identifier),
+        cmocka_unit_test(test_rfc3339),
+        cmocka_unit_test(test_crc32c),
+        cmocka_unit_test(test_histogram),
+        cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_text_and_metrics),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);

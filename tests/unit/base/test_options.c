@@ -28,7 +28,8 @@ static const struct option table[] = {
 };
 static const struct options options = {"holdfast-test", "a test", NULL, table, ARRAY_COUNT(table)};
 
-/* options_parse takes main's argv: words that may be written to. These are overwritten by the next call. */
+/* options_parse takes main's argv: words that may be written to. These are overwritten by the next
+ * call. */
 static enum options_result parse(int *operands, const char *const words[])
 {
     static char copies[16][128];
@@ -63,8 +64,8 @@ static void test_flags(void **state)
 {
     (void)state;
     int operands;
-    assert_int_equal(PARSE(&operands, "--listen=x", "-v", "-n", "7", "--timeout", "250ms", "--size", "1GiB",
-                           "-p", "c", "--peer=d", "rest", "--count", NULL),
+    assert_int_equal(PARSE(&operands, "--listen=x", "-v", "-n", "7", "--timeout", "250ms", "--size",
+                           "1GiB", "-p", "c", "--peer=d", "rest", "--count", NULL),
                      OPTIONS_OK);
     assert_string_equal(listen_value, "x");
     assert_true(verbose);
@@ -96,13 +97,36 @@ static void test_bad(void **state)
     assert_int_equal(PARSE(&operands, "--config", "/nonexistent/file", NULL), OPTIONS_INVALID);
 }
 
+static enum options_result parse_file(const char *text)
+{
+    char path[] = "/tmp/holdfast-options-XXXXXX";
+    int operands, fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    close(fd);
+    enum options_result result = PARSE(&operands, "--config", path, NULL);
+    unlink(path);
+    return result;
+}
+
+static void test_lines_of_a_file(void **state)
+{
+    (void)state;
+    assert_int_equal(parse_file("[holdfast-test]\npeer = x, y\npeer = z\n"), OPTIONS_OK);
+    assert_int_equal(peers.count, 3); /* not the last line alone */
+    assert_string_equal(peers.items[2], "z");
+    assert_int_equal(parse_file("[holdfast-test]\ncount = 4\n"), OPTIONS_OK);
+    assert_int_equal(parse_file("[holdfast-test]\ncount = 4\ncount = 5\n"), OPTIONS_INVALID);
+}
+
 static void test_precedence(void **state)
 {
     (void)state;
     char path[] = "/tmp/holdfast-options-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
-    dprintf(fd, "[other]\nlisten = other\n[holdfast-test]\nlisten = file\ncount = 4\npeer = x,y,z\n");
+    dprintf(fd,
+            "[other]\nlisten = other\n[holdfast-test]\nlisten = file\ncount = 4\npeer = x,y,z\n");
     int operands;
     assert_int_equal(PARSE(&operands, "--config", path, NULL), OPTIONS_OK);
     assert_string_equal(listen_value, "file");
@@ -131,9 +155,8 @@ static void test_precedence(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_defaults),   cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_bad),        cmocka_unit_test(test_lines_of_a_file),
         cmocka_unit_test(test_precedence),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);

@@ -333,6 +333,33 @@ static void test_quick_failover(void **state)
     world_destroy(w);
 }
 
+static const struct sent *refused_pre_vote(struct world *w)
+{
+    receive_vote_request(w, 3, 5, 1);
+    make_durable(w);
+    struct message m = {.kind = MESSAGE_REQUEST_VOTE};
+    m.raft.type = RAFT_REQUEST_VOTE;
+    m.raft.request_vote = (struct raft_request_vote){
+        .version = 2, .term = 3, .last_log_index = 9, .last_log_term = 2, .pre_vote = true};
+    driver_receive(w->driver, w->now_ms, 1, &m);
+    const struct sent *s = last_sent(w, RAFT_REQUEST_VOTE_RESULT);
+    assert_true(s->raft.request_vote_result.pre_vote);
+    assert_false(s->raft.request_vote_result.vote_granted);
+    return s;
+}
+
+/* N14: node 1 has the longer log, and must learn that it is in an old term. */
+static void test_refused_pre_vote_tells_the_term(void **state)
+{
+    (void)state;
+    struct world *w = follower(2, 0);
+    assert_int_equal(refused_pre_vote(w)->raft.request_vote_result.term, 5);
+    world_destroy(w);
+    w = follower(2, DRIVER_GUARD_PRE_VOTE_TERM);
+    assert_int_equal(refused_pre_vote(w)->raft.request_vote_result.term, 3);
+    world_destroy(w);
+}
+
 static void test_refuses_impossible_messages(void **state)
 {
     (void)state;
@@ -369,6 +396,7 @@ int main(void)
         cmocka_unit_test(test_joins_log_and_checkpoint),
         cmocka_unit_test(test_only_voter_begins_a_new_term),
         cmocka_unit_test(test_quick_failover),
+        cmocka_unit_test(test_refused_pre_vote_tells_the_term),
         cmocka_unit_test(test_refuses_impossible_messages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,6 +95,22 @@ static void test_changes_wait_for_their_time(void **state)
     world_destroy(w);
 }
 
+/* A change that others have and its leader has lost can be the end: see update_entries. */
+static void test_change_leaves_when_the_leader_has_it(void **state)
+{
+    (void)state;
+    struct world *w = leader_of_three(0);
+    commit(w, 2, 2);
+    receive_result(w, 3, 2, 0, 2);
+    make_durable(w);
+    w->sent_count = 0;
+    assert_int_equal(assign(w, 3, REPLICA_STANDBY), REPLICA_OK);
+    assert_int_equal(count_sent(w, RAFT_APPEND_ENTRIES), 0);
+    make_durable(w);
+    assert_int_equal(last_sent(w, RAFT_APPEND_ENTRIES)->records, 1);
+    world_destroy(w);
+}
+
 static void test_changes_keep_a_quorum(void **state)
 {
     (void)state;
@@ -491,6 +507,7 @@ int main(void)
     log_init("test_driver_members", LOG_LEVEL_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_changes_wait_for_their_time),
+        cmocka_unit_test(test_change_leaves_when_the_leader_has_it),
         cmocka_unit_test(test_changes_keep_a_quorum),
         cmocka_unit_test(test_nonvoter_votes_when_its_leader_is_silent),
         cmocka_unit_test(test_removed_node_is_told),

@@ -21,7 +21,7 @@ import contextlib
 import importlib
 from typing import Any, NamedTuple
 
-MODULES = ("processes",)
+MODULES = ("processes", "network", "disk", "damage", "clock", "postgres")
 KINDS = {}
 # Kinds that docs name and this tool cannot do, whatever the machine: kind -> reason.
 ABSENT = {
@@ -97,8 +97,9 @@ class Fault:
 
     # ---- what callers use ----
 
-    def inject(self, target=None):
-        """Acts now. Bounded: returns within some seconds, when the fault is in force. Returns self."""
+    def inject(self, target=None, before=None):
+        """Acts now. Bounded: returns within some seconds, when the fault is in force. Returns self.
+        before(self): called when the victims are known and nothing is done yet; what it raises ends it."""
         if self.id is not None:
             raise ValueError(f"{self.kind} is already injected")
         reason = self.missing(self.stand)
@@ -106,6 +107,8 @@ class Fault:
             raise LeftOut(f"{self.kind}: {reason}")
         self.target = target or self.targets[0]
         self.victims = self.resolve(self.target)
+        if before is not None:
+            before(self)
         self.stand.remember(self)  # before it is done: whoever comes after us must know
         try:
             self.act()
