@@ -26,6 +26,7 @@ from conductor import write_json
 from plan import Event, Plan
 
 WORKLOADS = workload.KINDS
+RATE = {"matrix": 400, "soak": 200}  # calls/s: checkers take about as long as the workload did
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +152,7 @@ def sample(combos, count, seed):
 def plan_of(combination, time_s, seed):
     kind, c = combination
     return Plan(name_of(combination), f"{kind} while {c.title}", seed=seed, workload=kind, time_s=time_s,
-                schedule=c.schedule(time_s), node_options=list(c.node_options))
+                workload_options={"rate": RATE["matrix"]}, schedule=c.schedule(time_s), node_options=list(c.node_options))
 
 
 def left_out(combination):
@@ -249,4 +250,4 @@ def soak_plan(seed, time_s, kind, kinds, available):
     """A round: faults of every kind, by the seed."""
     options = nemesis.Options(kinds=kinds or "all", mean_s=4.0, shortest_s=0.5, longest_s=5.0, overlap=2)
     return Plan(f"soak-{seed}", "everything, for long", seed=seed, workload=kind, time_s=time_s,
-                schedule=nemesis.schedule(seed, time_s, options, available=available))
+                workload_options={"rate": RATE["soak"]}, schedule=nemesis.schedule(seed, time_s, options, available=available))
