@@ -19,7 +19,6 @@ import re
 import time
 
 import commands
-import faults
 import nemesis
 import workload
 from conductor import write_json
@@ -96,6 +95,8 @@ CASES = (
         ("pg-refuse", "pg", 2.0, {}))),
     Case("stale-standby", "a standby that lacks the last second takes over", **often(
         "pg-failover", "pg", 3.0, 10.0, behind_ms=1000)),
+    Case("failpoints", "one bad moment between two lines, any (a build with -Dfailpoints=true)", **in_turn(
+        3.0, ("failpoint", "leader", 2.5, {}), ("failpoint", "follower", 2.5, {}), ("failpoint", "gateway", 2.5, {}))),
     Case("gateway-kill", "the gateway dies with requests in its hands", **often("kill", "gateway", 0.5, 4.0)),
 )
 
@@ -155,9 +156,9 @@ def plan_of(combination, time_s, seed):
                 workload_options={"rate": RATE["matrix"]}, schedule=c.schedule(time_s), node_options=list(c.node_options))
 
 
-def left_out(combination):
-    """Why nothing of it can be done on this machine, or None."""
-    kinds, missing = faults.available(None)
+def left_out(combination, here):
+    """Why nothing of it can be done on this machine, or None. here: what nemesis.here() says."""
+    kinds, missing = here
     wanted = sorted(combination[1].kinds())
     if any(k in kinds for k in wanted):
         return None
