@@ -12,6 +12,7 @@ import time
 import arguments
 import commands
 import faults
+import leftovers
 import nemesis
 import pages
 import scenario
@@ -163,7 +164,14 @@ def do_up(values):
 
 
 def do_down(values):
-    stand = open_stand(values)
+    for directory, removed in leftovers.sweep_abandoned():
+        print(f"holdfast-chaos: removed what was left in {directory}: {removed}", file=sys.stderr)
+    try:
+        stand = open_stand(values)
+    except Stop:  # it never came up whole, or parts of it are gone
+        if not leftovers.sweep(play_directory(values)):
+            raise
+        return OK
     wrong = stand.down() or []
     for line in wrong:
         print(line, file=sys.stderr)
