@@ -355,7 +355,7 @@ def do_replay(values):
         result = conduct(plan, directory, values)
         tell(result, values)
         worst = worst if worst == VIOLATION or result.status == OK else result.status
-        if result.why == "interrupted":
+        if result.interrupted:
             break
     return worst
 
@@ -413,7 +413,7 @@ def do_shrink(values):
         nonlocal number
         number += 1
         result = conduct(plan, folder / f"{number:03}", values)
-        if result.why == "interrupted":
+        if result.interrupted:
             raise Interrupted
         return set(result.failed)
 
@@ -474,7 +474,7 @@ def do_matrix(values):
         result = conduct(plan, directory, values)
         summary.add(name, plan, result)
         say_row(values, f"{number}/{len(combos)} {name}", result)
-        if result.why == "interrupted":
+        if result.interrupted:
             break
         slim(result)
     return tell_summary(summary, values)
@@ -529,7 +529,7 @@ def do_soak(values):
         result = conduct(plan, out / plan.name, values, left_out=[f"{k}: {missing[k]}" for k in sorted(missing)])
         summary.add(plan.name, plan, result)
         say_row(values, plan.name, result)
-        if result.why == "interrupted" or values.stop and result.status != OK:
+        if result.interrupted or values.stop and result.status != OK:
             break
         slim(result)
         seed += 1

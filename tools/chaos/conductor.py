@@ -51,6 +51,7 @@ class Result:
     faults: int = 0
     left_out: list = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    interrupted: bool = False  # what would come after it is not wanted either
 
     @property
     def word(self):
@@ -178,7 +179,7 @@ class Conductor:
 
     def judge(self):
         result = Result(commands.ENVIRONMENT, [], self.out, self.why, faults=self.count, left_out=self.left_out,
-                        seconds=time.monotonic() - self.begun)
+                        seconds=time.monotonic() - self.begun, interrupted=self.interrupted)
         if self.load is not None:
             result.counts = self.load.counts()
         if self.why:
