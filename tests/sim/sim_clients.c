@@ -125,7 +125,9 @@ static void client_read(struct sim *s, struct sim_node *n)
 
 void sim_clients_event(struct sim *s)
 {
-    if (s->healing && s->now_us > s->healed_at_us + SIM_CLIENTS_STOP_US) {
+    /* A leader may have waited that long for the time: something must be committed after the healing. */
+    if (s->healing && s->now_us > s->healed_at_us + SIM_CLIENTS_STOP_US &&
+        s->history.last > s->healed_at_index) {
         return;
     }
     sim_push(s, sim_around(s, s->swarm.client_interval_us), SIM_CLIENT, NULL, 0, 0, NULL, 0);

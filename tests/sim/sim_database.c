@@ -53,8 +53,8 @@ static uint64_t latency_us(struct sim_database *db, unsigned node)
 {
     struct sim *s = db->sim;
     uint64_t delay = 30 + sim_database_below(db, 300);
-    if (sim_database_one_in(db, 100)) {
-        delay += sim_database_below(db, 200000);
+    if (sim_database_one_in(db, db->late_one_in)) {
+        delay += sim_database_below(db, sim_database_one_in(db, 4) ? 1500000 : 100000);
     }
     if (db->unreachable_until_us[node] > s->now_us) { /* sent again and again, until it gets through */
         delay += db->unreachable_until_us[node] - s->now_us;
@@ -375,6 +375,10 @@ static void finish_request(struct sim_session *x)
     }
     x->busy = false;
     x->waits++;
+    if (x->leaving) {
+        sim_session_kill(x, 0);
+        return;
+    }
     sim_request_close(&x->request);
     answer_close(&x->sent);
     x->sent = x->building;
@@ -397,6 +401,9 @@ static void refused(struct sim_session *x)
 static uint64_t work_us(struct sim_database *db)
 {
     bool slow = db->slow_until_us > db->sim->now_us;
+    if (db->sluggish && !slow && !db->sim->healing) {
+        return 1000 + sim_database_below(db, 60000);
+    }
     return slow ? 1000 + sim_database_below(db, 400000) : 10 + sim_database_below(db, 600);
 }
 
@@ -514,7 +521,11 @@ static void session_event(struct sim_database *db, const struct sim_event *e)
         }
         break;
     case DB_GOODBYE:
-        sim_session_kill(x, 0);
+        /* A server notices when it next reads: what is under way may still commit. */
+        x->leaving = x->busy && sim_database_one_in(db, 2);
+        if (!x->leaving) {
+            sim_session_kill(x, 0);
+        }
         break;
     }
 }
@@ -667,6 +678,14 @@ void sim_database_event(struct sim *s, struct sim_event *e)
     sweep(db);
 }
 
+void sim_database_leads(struct sim *s)
+{
+    struct sim_database *db = s->database;
+    if (db != NULL && !s->healing && db->fail_overs && sim_database_one_in(db, 3)) {
+        fault_fail_over(db);
+    }
+}
+
 void sim_database_heal(struct sim *s)
 {
     struct sim_database *db = s->database;
@@ -679,6 +698,7 @@ void sim_database_heal(struct sim *s)
     for (struct sim_session *x = db->sessions; x != NULL; x = x->next) {
         sim_session_kill(x, 1000);
     }
+    db->late_one_in = 0;
 }
 
 /* ---- life ---- */
@@ -706,6 +726,9 @@ void sim_database_create(struct sim *s)
     db->locks = sim_database_one_in(db, 2);
     db->fail_overs = sim_database_one_in(db, 2);
     db->cuts = sim_database_one_in(db, 2);
+    db->sluggish = sim_database_one_in(db, 3);
+    static const uint64_t late[] = {200, 50, 6};
+    db->late_one_in = late[sim_database_below(db, 3)];
     static const uint64_t intervals[] = {100000, 400000, 1500000};
     db->fault_interval_us = intervals[sim_database_below(db, 3)];
     sim_push(s, 1500000, SIM_DATABASE_FAULT, NULL, 0, 0, NULL, 0);
