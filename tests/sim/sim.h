@@ -50,6 +50,9 @@ struct sim_swarm {
     size_t command_size_max;
 };
 
+struct sim_only;
+struct sim_progress;
+
 struct sim_options {
     uint64_t seed;
     uint64_t duration_us; /* of the phase with faults */
@@ -57,6 +60,11 @@ struct sim_options {
     unsigned guards_off; /* enum driver_guard */
     unsigned database_guards_off; /* enum sim_database_guard */
     bool no_database;
+    bool replies_altered; /* answers are compared with others than the model's */
+    unsigned nodes_max;    /* at most so many; 0: as the seed chooses. sim_shrink.h has the rest */
+    uint64_t commands_max; /* of clients, before everything heals; 0: no limit */
+    const struct sim_only *only;
+    struct sim_progress *progress;
     bool clocks_deaf;    /* nodes do not ask for each other's clocks */
     const struct sim_machine *machine;
 };
@@ -125,6 +133,7 @@ struct sim_clocks {
 struct sim;
 struct sim_request;
 struct sim_database;
+struct sim_replies;
 struct sim_persister;
 
 struct sim_node {
@@ -199,7 +208,7 @@ struct sim_stats {
     uint64_t clock_faults, clock_steps, clock_anchors, clock_alone, clock_floors, clock_goes_on, clock_hand_overs;
     uint64_t database_connects, database_commits, database_rows, database_refusals, database_fenced,
         database_waits, database_faults, database_restarts, database_fail_overs, database_brought_back,
-        database_acks, database_checked;
+        database_acks, database_checked, replies_compared;
     uint64_t clock_worst_ms; /* of all seeds, the largest */
 };
 
@@ -220,6 +229,8 @@ struct sim {
     struct sim_stats stats;
     uint64_t client_sequence;
     struct sim_database *database; /* NULL: none */
+    struct sim_replies *replies;   /* NULL: not compared in this run */
+    uint32_t fault_number, database_fault_number;
     struct sim_request *pending; /* of clients, without an answer */
     struct prng clock_prng;
     bool clocks, clock_faults; /* the machine has time; some clocks lie */

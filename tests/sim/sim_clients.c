@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_shrink.h"
 
 struct sim_request {
     struct replica_submit submit;
@@ -106,8 +106,12 @@ bool sim_clients_submit(struct sim_node *n, const void *data, size_t size)
 static void client_submit(struct sim *s, struct sim_node *n)
 {
     uint8_t data[16384];
-    if (!sim_clock_can_stamp(n)) {
+    bool enough = !s->healing && s->options.commands_max != 0 && s->client_sequence >= s->options.commands_max;
+    if (enough || !sim_clock_can_stamp(n)) {
         return;
+    }
+    if (s->options.progress != NULL && !s->healing) {
+        s->options.progress->commands = s->client_sequence + 1;
     }
     size_t size = s->options.machine->command(&s->prng, n->machine, ++s->client_sequence,
                                               sim_clock_stamp(n), data, s->swarm.command_size_max);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "tests/sim/sim_shrink.h"
 
 enum { DB_ACCEPT, DB_ARRIVE, DB_STEP, DB_TIMEOUT, DB_GOODBYE, DB_OPERATOR };
 
@@ -662,9 +663,14 @@ void sim_database_event(struct sim *s, struct sim_event *e)
     struct sim_database *db = s->database;
     if (e->kind == SIM_DATABASE_FAULT) {
         if (!s->healing) {
+            struct prng saved = db->prng;
+            bool strikes = sim_shrink_database_fault(s, &db->prng);
             sim_push(s, 1 + sim_database_below(db, 2 * db->fault_interval_us), SIM_DATABASE_FAULT, NULL, 0, 0,
                      NULL, 0);
-            fault(db);
+            if (strikes) {
+                fault(db);
+            }
+            db->prng = saved;
         }
     } else if (e->b == DB_OPERATOR) {
         operator_looks(db);
@@ -810,8 +816,8 @@ void sim_database_print(const struct sim_stats *t)
     printf("database: connections %" PRIu64 ", commits %" PRIu64 " of %" PRIu64 " rows, refusals %" PRIu64
            " (fenced %" PRIu64 "), waits for locks %" PRIu64 "\n"
            "database faults %" PRIu64 ": restarts %" PRIu64 ", fail-overs to an earlier state %" PRIu64
-           ", brought back %" PRIu64 "; events compared at the end %" PRIu64 "\n",
+           ", brought back %" PRIu64 "; events compared at the end %" PRIu64 "\nreplies compared with the model's %" PRIu64 "\n",
            t->database_connects, t->database_commits, t->database_rows, t->database_refusals,
            t->database_fenced, t->database_waits, t->database_faults, t->database_restarts,
-           t->database_fail_overs, t->database_brought_back, t->database_checked);
+           t->database_fail_overs, t->database_brought_back, t->database_checked, t->replies_compared);
 }

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "raft/driver_internal.h"
 #include "tests/sim/sim_database.h"
+#include "tests/sim/sim_replies.h"
 
 /* ---- images and checkpoints ---- */
 
@@ -125,6 +126,7 @@ static void effect_apply(void *ctx, const struct record_header *record)
     sim_hash(s, record->crc32c);
     sim_check_digest(n, record->index, machine->digest(n->machine));
     sim_database_applied(n);
+    sim_replies_applied(n, record, machine->answers(n->machine));
     if (n->checkpointing) {
         machine->slice(n->machine);
     }
