@@ -1,6 +1,6 @@
 /* Reads: answered now, when an index is applied, or when leadership is confirmed.
  *
- *     LOCAL   at once
+ *     LOCAL   at once; BUSY while nothing at all is applied
  *     INDEX   when engine_index ≥ min_index; TIMEOUT when that takes too long
  *     STRONG  replica_read: when what is applied reflects every write acknowledged before the call
  *
@@ -126,6 +126,12 @@ void read_request(struct session *s, const Holdfast__Request *request, const voi
     if (n->engine_absent) {
         session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_BUSY,
                                "this node is loading a checkpoint from its peers");
+        return;
+    }
+    if (!strong && engine_index(n->engine) == 0) {
+        /* A new or emptied member before its first entry: "there is no such order" would be a lie. */
+        session_respond_status(s, request->id, HOLDFAST__STATUS__STATUS_BUSY,
+                               "this node has no state yet");
         return;
     }
     if (!strong && !(index && engine_index(n->engine) < request->min_index)) {

@@ -142,7 +142,7 @@ def open_stand(values):
     try:
         return Stand.open(play_directory(values))
     except (OSError, ValueError, LookupError) as e:
-        raise Stop(ENVIRONMENT, f"no cluster in {values.dir}: {e}", "start one: holdfast-chaos up") from None
+        raise Stop(ENVIRONMENT, f"no cluster in {values.dir}: {e}", "holdfast-chaos up") from None
 
 
 def do_up(values):
@@ -245,18 +245,16 @@ def do_heal(values):
 
 
 def do_failpoints(values):
+    import failpoints
     stand = open_stand(values)
-    if not hasattr(stand, "failpoints"):
-        raise Stop(ENVIRONMENT, "these programs have no failpoints", "a build with -Dfailpoints=true")
+    if not stand.failpoints:
+        raise Stop(ENVIRONMENT, "these programs have no failpoints", "meson setup -Dfailpoints=true, and up with --build")
     try:
-        rows = stand.failpoints(values.NODE)
-    except (ValueError, LookupError) as e:
-        raise Stop(REFUSED, str(e)) from None
-    if values.output == "json":
-        print(json.dumps(rows))
-    else:
-        for row in rows:
-            print(f"{row['name']:40} {row['hits']:10} {row['action']}")
+        name, = stand.resolve(values.NODE, ("leader", "follower", "any", "nID"))
+        points = failpoints.Socket(stand.failpoint_socket(name)).list()
+    except (ValueError, OSError, failpoints.Refused) as e:
+        raise Stop(REFUSED, f"{values.NODE}: {e}", "holdfast-chaos status") from None
+    print(json.dumps([p._asdict() for p in points.values()]) if values.output == "json" else failpoints.table(points))
     return OK
 
 

@@ -20,6 +20,7 @@ TARGETS = {"leader": 5, "follower": 3, "any": 2, "majority": 1, "minority": 1, "
 SHORTER = {"majority": 0.6, "all": 0.5}  # nobody is served meanwhile: less of it
 # Rare, because each costs seconds in which nothing else can happen.
 WEIGHTS = {"restart": 0.7, "power-loss": 0.7}
+BY_NAME = ("failpoint",)  # says nothing without a parameter that only a person can give
 FIXED = ("bytes",)  # numbers that mean something as they are
 
 
@@ -70,7 +71,7 @@ def fits(target, targets):
 
 def usable(kinds=None, available=None):
     """Names, sorted: those asked for (None: all) that are there."""
-    return sorted(k for k in faults.KINDS if (kinds is None or k in kinds) and (available is None or k in available))
+    return sorted(k for k in faults.KINDS if k not in BY_NAME and (kinds is None or k in kinds) and (available is None or k in available))
 
 
 def schedule(seed, time_s, options, nodes=3, postgres=True, gateways=1, available=None):

@@ -31,6 +31,7 @@ import sys
 import time
 import uuid
 
+import failpoints
 import faults
 import leftovers
 from cluster import Cluster, Node
@@ -136,6 +137,8 @@ class StandNode(Part, Node):
         """The same as a Node's; waits for nothing."""
         if self.disk is not None:
             self.disk.mount()
+        if self.stand.failpoints:
+            options = (*options, "--failpoint-socket", self.stand.failpoint_socket(self.name))
         argv = self.argv("--listen-raft", self.raft_listen, "--listen-node", self.direct, *options, members=members)
         self.spawn([*self.stand.links.prefix(self.name), *argv],
                    {**self.stand.preload(self.id), **self.environment, **(environment or {})})
@@ -215,6 +218,7 @@ class Stand(Cluster):
         if self.postgres and _row is None:
             self.node_options += ["--postgres-url", self.postgres.url]
         self.stage.ports = self.gateways[0].ports if self.gateways else {}
+        self.failpoints = bool(failpoints.of_program(self.holdfastd)) if _row is None else _row.get("failpoints", False)
         self.controls = {}
         self._handlers = {}
         if _row is None:
@@ -247,7 +251,7 @@ class Stand(Cluster):
         self.write("stand.json", {
             "token": self.token, "build": str(self.build), "network": self.network_kind, "own_disks": self.own_disks,
             "disk_mib": self.disk_mib, "preload": self.preloaded, "logs": self.logs, "keep": self.keep,
-            "node_options": self.node_options, "gateway_options": list(self.stage.options), "seed": self.seed,
+            "node_options": self.node_options, "gateway_options": list(self.stage.options), "seed": self.seed, "failpoints": self.failpoints,
             "secrets": self.stage.secrets(), "nodes": [n.row for n in self.nodes],
             "gateways": [g.ports for g in self.gateways], "postgres": self.postgres is not None,
             "standby": self.postgres is not None and self.postgres.with_standby})
@@ -279,6 +283,9 @@ class Stand(Cluster):
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as f:
             json.dump(value, f)
         new.rename(path)
+
+    def failpoint_socket(self, name):
+        return self.path(f"{name}.failpoints")
 
     def library(self, name):
         return str(self.build / f"tests/faults/lib{name}.so")

@@ -76,10 +76,14 @@ def gather(past, wrong):
     effects, echoes, doubtful = {}, [], []
     for call in past.calls:
         if call.is_read:
+            if call.status in ("ok", "refused") and (call.status == "ok") != (call.code == "OK"):
+                wrong(f"status {call.status} with code {call.code}: {call}")
             continue
         if call.t_ret is None or call.status == "unknown":
             doubtful.append(call)
             continue
+        if (call.status == "ok") != (call.code == "OK"):
+            wrong(f"status {call.status} with code {call.code}: {call}")
         if call.index is None:
             if call.status == "ok":
                 wrong(f"an answer without its log index: {call}")

@@ -21,7 +21,7 @@ import contextlib
 import importlib
 from typing import Any, NamedTuple
 
-MODULES = ("processes", "network", "disk", "damage", "clock", "postgres")
+MODULES = ("processes", "network", "disk", "damage", "clock", "postgres", "failpoint")
 KINDS = {}
 # Kinds that docs name and this tool cannot do, whatever the machine: kind -> reason.
 ABSENT = {
@@ -54,7 +54,7 @@ class Fault:
     targets  what it can be done to: of leader, follower, any, majority, minority, all, nID (a node: n2), pg, gateway
              (any one), gID (g1), network (all nodes). The first is the default.
     needs    what must be there: root, nft, namespaces (a stand with network="namespaces"), proxy (network="proxy"),
-             faultio, faultclock, own-disk (a stand with own_disks=True), postgres, standby, gateway
+             faultio, faultclock, failpoints (a build with them), own-disk (a stand with own_disks=True), postgres, standby, gateway
     alone    true: hurts what is stored, so that no other node may be hurt meanwhile: the others are needed to mend it
     steps    true: it is over as soon as it is injected; heal only puts back what must be put back
     victims  names of what was hit, after inject: n1, g1, pg, pg-standby

@@ -69,7 +69,11 @@ def _gateway(stand):
     return "the stand has no gateway" if stand is not None and not stand.gateways else None
 
 
-CHECKS = {"root": _root, "nft": _nft, "namespaces": _namespaces, "proxy": _proxy, "own-disk": _own_disk,
+def _failpoints(stand):
+    return None if stand is not None and stand.failpoints else "needs programs built with -Dfailpoints=true"
+
+
+CHECKS = {"failpoints": _failpoints, "root": _root, "nft": _nft, "namespaces": _namespaces, "proxy": _proxy, "own-disk": _own_disk,
           "faultio": _library("faultio"), "faultclock": _library("faultclock"), "postgres": _postgres,
           "standby": _standby, "gateway": _gateway}
 
