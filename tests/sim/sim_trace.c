@@ -43,12 +43,12 @@ static void put_line(const char *line)
     }
 }
 
-void sim_trace_print_tail(void)
+void sim_trace_print_tail(int fd)
 {
     uint64_t first = trace.count > trace.capacity ? trace.count - trace.capacity : 0;
     for (uint64_t i = first; i < trace.count; i++) {
         const char *line = trace.lines[i % trace.capacity];
-        ssize_t ignored = write(STDOUT_FILENO, line, strlen(line));
+        ssize_t ignored = write(fd, line, strlen(line));
         (void)ignored;
     }
 }
@@ -139,6 +139,7 @@ static void describe(const struct sim_event *e, char *out, size_t size)
         [SIM_INSTALL] = "install",   [SIM_RESTART] = "restart",   [SIM_CLIENT] = "client",
         [SIM_FAULT] = "fault",       [SIM_HEAL] = "heal",         [SIM_CLOCK] = "clock",
         [SIM_CLOCK_FAULT] = "clock-fault", [SIM_DATABASE_FAULT] = "fault",
+        [SIM_DIE] = "die",           [SIM_WATCH] = "watch",
     };
     static const char *const persister[] = {
         [PERSISTER_STEP] = "step", [PERSISTER_DELIVERY] = "answer", [PERSISTER_NEWS] = "news", [PERSISTER_TICK] = "tick"};
@@ -194,4 +195,16 @@ void sim_trace_event(const struct sim *s, const struct sim_event *e)
         snprintf(line, sizeof line, "%10.6f %-2s %s", (double)s->now_us / 1e6, node, what);
     }
     put_line(line);
+}
+
+void sim_trace_violation(const struct sim *s, const char *text)
+{
+    char line[SIM_TRACE_LINE];
+    if (wanted()) {
+        snprintf(line, sizeof line, "%10.6f -  violation %s", (double)s->now_us / 1e6, text);
+        put_line(line);
+        if (trace.file != NULL) {
+            fflush(trace.file);
+        }
+    }
 }

@@ -18,7 +18,9 @@
 void sim_trace_begin(FILE *file, size_t tail);
 /* Before the event takes place. */
 void sim_trace_event(const struct sim *s, const struct sim_event *e);
-/* Writes the ring to stdout with write(2): also from a signal handler. */
-void sim_trace_print_tail(void);
+/* The last line of all. */
+void sim_trace_violation(const struct sim *s, const char *text);
+/* Writes the ring with write(2): also from a signal handler. */
+void sim_trace_print_tail(int fd);
 
 #endif
