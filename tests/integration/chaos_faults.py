@@ -18,6 +18,7 @@ import time
 import urllib.request
 
 import harness
+import failpoints
 import faults
 import leftovers
 from cluster import Load
@@ -348,6 +349,30 @@ def failover(stand, load):
     persisted(stand, load)
 
 
+# ---- failpoints ----
+
+@of("failpoints", "failpoint")
+def failpoint(stand, load):
+    with faults.make(stand, "failpoint", name="checkpoint/before-begin", action="abort,count=1").on("follower") as f:
+        seen(stand, "it ends there", lambda: not stand.parts(f.victims)[0].running())
+        load.wait_for(10)
+    stand.wait_ready()
+    with faults.make(stand, "failpoint", name="checkpoint/before-begin", action="sleep(10)").on("n1"):
+        points = failpoints.Socket(stand.failpoint_socket("n1"))
+        seen(stand, "it comes there", lambda: points.list()["checkpoint/before-begin"].fired)
+    assert all(p.rule == "off" for p in points.list().values()), points.list()
+    for _ in range(5):
+        with faults.make(stand, "failpoint").on("any") as f:
+            load.wait_for(5)
+            print("   ", f.describe(), flush=True)
+        stand.wait_ready()
+    try:
+        faults.make(stand, "failpoint", name="nowhere").inject("n1")
+        raise AssertionError("taken")
+    except ValueError:
+        assert not stand.active()
+
+
 # ---- what is left behind ----
 
 MAKER = """
@@ -457,6 +482,7 @@ PARTS = {
     "clock": {},
     "postgres": {"postgres": True},
     "failover": {"postgres": True, "standby": True},
+    "failpoints": {},
     "leftovers": None,
 }
 OPTIONS = ["--log-write-deadline", "4s", "--checkpoint-interval", "300ms", "--checkpoint-entries", "50"]
@@ -470,6 +496,9 @@ def run_part(build, part, only):
     needed = {"packets": ["namespaces"], "kernel-disk": ["own-disk"]}.get(part, [])
     if needs.missing(needed, None):
         print(f"left out: {part}: {needs.missing(needed, None)}", flush=True)
+        return
+    if part == "failpoints" and not failpoints.of_program(build + "/server/holdfastd"):
+        print("left out: failpoints: these programs have none", flush=True)
         return
     with Stand(build, nodes=3, node_options=OPTIONS, **PARTS[part]) as stand:
         stand.shop("S", "A", units=1000000)

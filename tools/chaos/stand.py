@@ -157,6 +157,8 @@ class Gateway(Part):
         listen = self.stand.links.listen_address()
         argv = self.stand.gateway_argv(self.stand.nodes, f"{listen}:{self.ports['public']}",
                                        f"{listen}:{self.ports['admin']}")
+        if self.stand.failpoints:
+            argv += ["--failpoint-socket", self.stand.failpoint_socket(self.name)]
         self.spawn([*self.stand.links.prefix(self.name), *argv])
         for kind in ("public", "admin"):
             self.process.wait_for(rf"listening kind={kind} ")
@@ -201,14 +203,17 @@ class Stand(Cluster):
         self.directory = pathlib.Path(directory or leftovers.home() / self.token).resolve()
         self.network_kind = self._choose("namespaces", network, "proxy", ["namespaces"])
         self.own_disks = bool(self._choose(True, own_disks, False, ["own-disk"]))
-        self.preloaded, self.keep, self.disk_mib, self.seed = preload, keep, disk_mib, seed
+        self.build = pathlib.Path(build).resolve()
+        absent = [n for n in ("faultio", "faultclock") if not os.path.exists(self.library(n))]
+        if preload and absent:
+            self.left_out["preload"] = f"tests/faults/lib{absent[0]}.so is not built"
+        self.preloaded, self.keep, self.disk_mib, self.seed = preload and not absent, keep, disk_mib, seed
         self.random = random.Random(seed)
         self.logs = str(logs or self.directory / "logs")
         if _row is None:
             self._make_directory()
         super().__init__(build, nodes=0, folder=str(self.directory), gateway=False, gateway_options=gateway_options,
                          secrets=(_row or {}).get("secrets"))
-        self.build = pathlib.Path(build).resolve()
         self.node_options = [*NODE_OPTIONS, *node_options] if _row is None else _row["node_options"]
         self.links = (Namespaces if self.network_kind == "namespaces" else Links)(self)
         self.nodes = [StandNode(self, i + 1, _row["nodes"][i] if _row else None) for i in range(nodes)]

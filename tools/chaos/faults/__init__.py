@@ -68,7 +68,7 @@ class Fault:
     alone = False
     steps = False
 
-    def __init__(self, stand, **given):
+    def __init__(self, stand, /, **given):
         self.stand = stand
         self.values = {}
         self.target = None
@@ -186,7 +186,7 @@ def kind(cls):
     return cls
 
 
-def make(stand, name, **parameters):
+def make(stand, name, /, **parameters):
     """A fault that is not injected yet. ValueError for what is not known."""
     if name not in KINDS:
         raise ValueError(f"no fault kind {name!r}; there are: {', '.join(sorted(KINDS))}")

@@ -48,7 +48,7 @@ def _library(name):
     def check(stand):
         if stand is not None and not os.path.exists(stand.library(name)):
             return f"needs tests/faults/lib{name}.so in the build directory"
-        return None
+        return "the stand's nodes run without it" if stand is not None and not stand.preloaded else None
     return check
 
 
@@ -73,7 +73,8 @@ def _failpoints(stand):
     return None if stand is not None and stand.failpoints else "needs programs built with -Dfailpoints=true"
 
 
-CHECKS = {"failpoints": _failpoints, "root": _root, "nft": _nft, "namespaces": _namespaces, "proxy": _proxy, "own-disk": _own_disk,
+CHECKS = {"failpoints": _failpoints, "root": _root, "nft": _nft, "namespaces": _namespaces, "proxy": _proxy,
+          "own-disk": _own_disk,
           "faultio": _library("faultio"), "faultclock": _library("faultclock"), "postgres": _postgres,
           "standby": _standby, "gateway": _gateway}
 
