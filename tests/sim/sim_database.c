@@ -602,12 +602,27 @@ static void fault_fail_over(struct sim_database *db)
               lost, sim_rows_least(&db->rows, db->shards), sim_rows_least(&db->saved, db->shards));
 }
 
+/* Two who lead, in turn: what the first has sent arrives when the second has begun, or is about to. */
+static void fault_rivals(struct sim_database *db)
+{
+    struct sim *s = db->sim;
+    struct sim_node *leader = sim_leader(s);
+    if (leader == NULL) {
+        return;
+    }
+    db->unreachable_until_us[leader->index] = s->now_us + 20000 + sim_database_below(db, 600000);
+    bool asked = driver_transfer(leader->driver, sim_node_now_ms(leader), 0) == REPLICA_OK;
+    sim_trace(s, "database: node %u leads, cannot reach it for %" PRIu64 " us%s", leader->index + 1,
+              db->unreachable_until_us[leader->index] - s->now_us, asked ? ", and is to hand over" : "");
+    sim_node_after(leader);
+}
+
 static void fault(struct sim_database *db)
 {
     struct sim *s = db->sim;
     uint64_t now = s->now_us;
     s->stats.database_faults++;
-    switch (sim_database_below(db, 10)) {
+    switch (sim_database_below(db, 13)) {
     case 0:
     case 1:
     case 2:
@@ -645,6 +660,13 @@ static void fault(struct sim_database *db)
     case 8:
         if (db->fail_overs) {
             fault_fail_over(db);
+        }
+        break;
+    case 9:
+    case 10:
+    case 11:
+        if (db->cuts) {
+            fault_rivals(db);
         }
         break;
     default:
