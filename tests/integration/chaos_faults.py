@@ -340,8 +340,8 @@ def postgres(stand, load):
 @of("failover", "pg-failover")
 def failover(stand, load):
     persisted(stand, load)
-    with faults.make(stand, "pg-failover", behind_ms=1500).on("pg"):
-        assert stand.postgres.primary.name == "b"
+    with faults.make(stand, "pg-failover", behind_ms=1500).on("pg") as f:
+        assert stand.postgres.primary.name == "b" and f.data["behind"]
         seen(stand, "the log names the hole", lambda: any(
             "lacks events" in line for n in stand.nodes for line in n.process.lines))
         load.wait_for(10)
