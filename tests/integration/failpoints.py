@@ -8,7 +8,8 @@
 BUILD: a build directory with -Dfailpoints=true; with --make it is made and brought up to date first. Three nodes, a
 gateway, a private PostgreSQL; callers place orders, pay, cancel and let expire. For each run one point is armed on one
 process, what leads there is done (a disk is lost, a leader hands over, a snapshot is saved…), and the campaign waits
-until it fired. Then what ended is started again, everybody must be ready and orders be taken, and the digests of the
+until it fired. In some runs the other nodes are killed then, too, so that what one of them lost cannot be had from the
+others' memory; in some the node dies once more while it comes back. Then what ended is started again, everybody must be ready and orders be taken, and the digests of the
 nodes must be equal. At the end of each sale of some runs: every acknowledged order, payment and cancellation is there,
 nothing else is, the stock adds up; at the very end PostgreSQL must equal the engine row by row (holdfastctl audit).
 
@@ -42,6 +43,10 @@ FIRE_S = 60            # for a point to fire
 ENDS_S = 1             # for a process to end by an error that it got
 PAYMENT_TIMEOUT_MS = 1500
 RUNS_PER_SALE = 10
+ALL_DIE = 0.3          # how often a crash takes the other nodes with it
+TWICE = 0.25           # how often who comes back dies again on the way
+AGAIN = ("start/before-recover=abort", "wal/before-write=abort", "wal/before-write=torn(512)", "raft/before-vote=abort",
+         "raft/before-apply=abort,nth=2", "wal/before-rename=abort", "checkpoint/before-commit=abort")
 
 # What leads to a point: the first pattern that fits. See Campaign.
 TRIGGERS = [
@@ -194,6 +199,7 @@ class Campaign:
         self.load = None
         self.orders = collections.Counter()
         self.armed = None  # (process, how many of its lines there were)
+        self.killed = []   # processes, by kill_others
 
     # ---- what runs meanwhile ----
 
@@ -221,21 +227,49 @@ class Campaign:
         if not fired_lines(process):
             raise AssertionError(f"{process.name} ended with {process.child.returncode}:\n" + "\n".join(process.lines[-20:]))
 
+    def statuses(self):
+        """Of the nodes that answer; briefly, because some are gone."""
+        done = self.cluster.ctl("endpoint", "status", "-o", "json", "--timeout", "2s", check=False)
+        try:
+            return [row for row in json.loads(done.stdout) if row["reachable"]]
+        except ValueError:
+            return []
+
     def recover(self):
         """What ended is started, and everybody ready."""
+        again = self.random.choice(AGAIN) if self.random.random() < TWICE else None
+
         def well():
+            nonlocal again
             for node in self.cluster.nodes:
                 if not node.running():
-                    self.check_ended(node.process)
-                    node.start()
+                    if node.process not in self.killed:
+                        self.check_ended(node.process)
+                    node.start(environment={"HOLDFAST_FAILPOINTS": again} if again else None)
+                    again = None
             if not self.cluster.stage.gateway.running():
                 self.check_ended(self.cluster.stage.gateway)
                 self.start_gateway()
-            leader = self.cluster.leader()
-            index = leader.status()["applied_index"] if leader else 0
-            states = [n.status() for n in self.cluster.nodes]
-            return leader is not None and all(s and s["ready"] and s["applied_index"] >= index for s in states)
+            states = self.statuses()
+            index = max((s["applied_index"] for s in states if s["role"] == "leader" and s["ready"]), default=None)
+            return index is not None and len(states) == len(self.cluster.nodes) and \
+                all(s["ready"] and s["applied_index"] >= index for s in states)
         self.cluster.wait("everybody is ready again", well, 120)
+        for part in [f"n{node.id}" for node in self.cluster.nodes] + ["gateway"]:
+            try:
+                self.socket(part).clear()
+            except OSError:
+                self.cluster.wait("everybody is ready again", well, 120)  # it fired just now
+
+    def kill_others(self, process):
+        """A moment of all machines: they lose what is in memory, together."""
+        for node in self.cluster.nodes:
+            if node.process is not process and node.running():
+                self.killed.append(node.process)
+                node.signal(signal.SIGKILL)
+        for node in self.cluster.nodes:
+            if node.process in self.killed:
+                node.process.child.wait(30)
 
     # ---- arming ----
 
@@ -410,6 +444,9 @@ class Campaign:
             ends = action == "abort" or action.startswith("torn")
             try:  # what ends without having to does so soon; to ask it meanwhile only takes time
                 process.child.wait(30 if ends else ENDS_S if action.startswith("return") else 0)
+                if fired and self.random.random() < ALL_DIE:
+                    self.kill_others(process)
+                    where += " and all others"
             except subprocess.TimeoutExpired:
                 assert not (fired and ends), f"{process.name} goes on after {rule}"
             if not ends and (node is None or node.running()):
