@@ -39,7 +39,7 @@ from cluster import Cluster
 PROGRAMS = ("server/holdfastd", "gateway/holdfast-gateway", "tools/ctl/holdfastctl")
 NODE_OPTIONS = ["--segment-size", "1MiB", "--checkpoint-entries", "100", "--checkpoint-interval", "500ms",
                 "--trailing-entries", "512", "--shards", "8"]
-FIRE_S = 60            # for a point to fire
+FIRE_S = 45            # for a point to fire
 ENDS_S = 1             # for a process to end by an error that it got
 PAYMENT_TIMEOUT_MS = 1500
 RUNS_PER_SALE = 10
@@ -76,8 +76,9 @@ def first(table, name, default):
     return next((value for pattern, value in table if re.match(pattern, name)), default)
 
 
-def fired_lines(process, name=""):
-    return [line for line in list(process.lines) if re.search(rf"failpoint {re.escape(name)}\S* fires: ", line)]
+def fired_lines(process, name="", seen=0):
+    pattern = rf"failpoint {re.escape(name)} fires: " if name else r"failpoint \S+ fires: "
+    return [line for line in process.lines[seen:] if re.search(pattern, line)]
 
 
 class Load:
@@ -200,6 +201,7 @@ class Campaign:
         self.orders = collections.Counter()
         self.armed = None  # (process, how many of its lines there were)
         self.killed = []   # processes, by kill_others
+        self.stepper = None
 
     # ---- what runs meanwhile ----
 
@@ -289,8 +291,16 @@ class Campaign:
         leader = self.cluster.wait("a leader", self.cluster.leader)
         return leader, [n for n in self.cluster.nodes if n is not leader]
 
-    def in_background(self, *arguments):
-        threading.Thread(target=lambda: self.cluster.ctl(*arguments, check=False), daemon=True).start()
+    def meanwhile(self, name, step):
+        """Again and again on a thread, until the armed point has fired; run_once waits for its end."""
+        process, seen, _ = self.armed
+
+        def steps():
+            end = time.monotonic() + FIRE_S
+            while time.monotonic() < end and process.running() and not fired_lines(process, name, seen):
+                step()
+        self.stepper = threading.Thread(target=steps, daemon=True)
+        self.stepper.start()
 
     # ---- what leads to a point; each arms it, too ----
 
@@ -329,14 +339,22 @@ class Campaign:
 
     def take_over(self, name, rule):
         _, others = self.followers()
-        node = self.random.choice(others)
-        self.arm(node, name, rule)
-        self.in_background("member", "move-leader", node.id, "--confirm", node.id)
+        self.arm(self.random.choice(others), name, rule)
+        self.move_leader(name)
 
     def hand_over(self, name, rule):
         leader, _ = self.followers()
         self.arm(leader, name, rule)
-        self.in_background("member", "move-leader", "--yes")
+        self.move_leader(name)
+
+    def move_leader(self, name):
+        """To the armed node and away from it, until something happens."""
+        def move():
+            node = self.armed[2]
+            self.cluster.ctl("member", "move-leader", node.id, "--confirm", node.id, "--timeout", "3s", check=False)
+            time.sleep(1)
+            self.cluster.ctl("member", "move-leader", "--yes", "--timeout", "3s", check=False)
+        self.meanwhile(name, move)
 
     def change(self, name, rule):
         """A member becomes a standby and a voter again, as long as nothing happens; the point is on it, or on another.
@@ -345,14 +363,11 @@ class Campaign:
         member = self.random.choice(others)
         victim = self.random.choice(others)
         self.arm(victim, name, rule)
-        armed = self.armed
 
         def change():
-            end = time.monotonic() + FIRE_S
-            while time.monotonic() < end and not fired_lines(armed[0], name) and armed[0].running():
-                self.cluster.ctl("member", "demote", member.id, "--confirm", member.id, check=False)
-                self.cluster.ctl("member", "promote", member.id, check=False)
-        threading.Thread(target=change, daemon=True).start()
+            self.cluster.ctl("member", "demote", member.id, "--confirm", member.id, "--timeout", "3s", check=False)
+            self.cluster.ctl("member", "promote", member.id, "--timeout", "3s", check=False)
+        self.meanwhile(name, change)
 
     def after_change(self):
         """All are voters again."""
@@ -415,11 +430,11 @@ class Campaign:
         process, seen, _ = self.armed
         end = time.monotonic() + FIRE_S
         while time.monotonic() < end:
-            if [line for line in process.lines[seen:] if re.search(rf"failpoint {re.escape(name)} fires: ", line)]:
+            if fired_lines(process, name, seen):
                 return True
             if process.child.poll() is not None:
                 process.reader.join(10)
-                return bool(fired_lines(process, name))
+                return bool(fired_lines(process, name, seen))
             time.sleep(0.02)
         return False
 
@@ -427,7 +442,7 @@ class Campaign:
         """Whether it fired, and on what."""
         nth = self.random.randint(1, first(NTH_MAX, name, 1))
         fired, rule, where = self.run_once(name, action, nth)
-        if not fired and nth > 1:  # it is passed, but not so often
+        if not fired:  # it is passed, but not so often; or a leader would not hand over just then
             fired, rule, where = self.run_once(name, action, 1)
         return fired, rule, where
 
@@ -454,6 +469,9 @@ class Campaign:
                     self.socket("gateway" if node is None else f"n{node.id}").clear()
                 except OSError:
                     pass  # it ended meanwhile
+        if self.stepper is not None:
+            self.stepper.join(2 * FIRE_S)
+            self.stepper = None
         self.recover()
         if trigger == "change":
             self.after_change()
