@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A campaign over the failpoints: each is made to fire on a real cluster under load, and nothing may be lost.
 
-    tests/integration/failpoints.py BUILD                         every point, every action it takes: some 15 min
+    tests/integration/failpoints.py BUILD                         every point, every action it takes
     tests/integration/failpoints.py BUILD --runs 12 --seed 3      a sample of it, as CI does
     tests/integration/failpoints.py BUILD --only wal/ --action abort
 
@@ -9,8 +9,8 @@ BUILD: a build directory with -Dfailpoints=true; with --make it is made and brou
 gateway, a private PostgreSQL; callers place orders, pay, cancel and let expire. For each run one point is armed on one
 process, what leads there is done (a disk is lost, a leader hands over, a snapshot is saved…), and the campaign waits
 until it fired. In some runs the other nodes are killed then, too, so that what one of them lost cannot be had from the
-others' memory; in some the node dies once more while it comes back. Then what ended is started again, everybody must be ready and orders be taken, and the digests of the
-nodes must be equal. At the end of each sale of some runs: every acknowledged order, payment and cancellation is there,
+others' memory; in some the node dies once more while it comes back. Then what ended is started again, everybody must be
+ready and orders be taken, and the digests of the nodes must be equal. At the end of each sale of some runs: every acknowledged order, payment and cancellation is there,
 nothing else is, the stock adds up; at the very end PostgreSQL must equal the engine row by row (holdfastctl audit).
 
 What fails: any of that; a process that ends and no failpoint fired in it; a point that never fired. The last line
