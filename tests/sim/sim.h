@@ -4,7 +4,7 @@
  * Everything random or timed comes from one seed: no threads, no wall clock, no pointer order. The same
  * seed and options give the same events, byte for byte (`--twice` compares their hash).
  *
- * Reading order: sim.h → sim_world.c (events) → sim_node.c (a node on a driver) → sim_log.c and
+ * Reading order: sim.h → sim_world.c (events) → sim_node.c, sim_install.c (a node on a driver) → sim_log.c and
  * sim_disk.c (durability) → sim_network.c → sim_clock.c → sim_clients.c → sim_faults.c → sim_check.c
  * (what must hold).
  *
@@ -282,8 +282,20 @@ void sim_node_event(struct sim_node *n, struct sim_event *e);
 void sim_node_after(struct sim_node *n);
 uint64_t sim_node_now_ms(const struct sim_node *n);
 struct sim_node *sim_leader(struct sim *s); /* a ready one, or NULL */
+
+/* sim_install.c */
 struct sim_image *sim_image_retain(struct sim_image *image);
 void sim_image_release(struct sim_image *image);
+/* The machine is what CURRENT says, or new. */
+void sim_install_load(struct sim_node *n);
+/* What has come of an install is thrown away. */
+void sim_install_drop(struct sim_node *n);
+int sim_install_make_ticket(struct sim_node *n, struct replica_ticket *ticket);
+void sim_install_begin(struct sim_node *n, const struct replica_ticket *ticket, uint64_t from_id);
+void sim_install_event(struct sim_node *n);
+void sim_checkpoint_begin(struct sim_node *n); /* if it is time */
+void sim_checkpoint_event(struct sim_node *n);
+void sim_checkpoint_crash(struct sim_node *n);
 
 /* sim_network.c */
 void sim_network_start(struct sim *s);
