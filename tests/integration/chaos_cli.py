@@ -123,7 +123,7 @@ class ByHand(Tool):
                 (["run", self.scenario, "--out", self.folder], 2, "is not empty")):
             self.assertIn(expected, self.run_tool(*words, status=status).stderr, words)
         self.scenario.write_text(SHORT.replace("pause any", "pause every"))
-        self.assertIn(f"{self.scenario}:13: pause cannot be done to every", self.run_tool("run", self.scenario, status=2).stderr)
+        self.assertIn(f"{self.scenario}:14: pause cannot be done to every", self.run_tool("run", self.scenario, status=2).stderr)
         self.scenario.write_text(SHORT.replace("clients = 3", "customers = 3"))
         self.assertIn("customers", self.run_tool("run", self.scenario, status=2).stderr)
         done = subprocess.run([TOOL, "run", str(self.scenario), "--build", "/nowhere"], capture_output=True, text=True,
@@ -224,6 +224,23 @@ class Many(Tool):
         again = json.loads((out / "matrix.json").read_text())
         self.assertEqual(len(again["rows"]), 3)
         self.assertEqual(again["rows"][:2], value["rows"])
+
+    def test_an_interrupted_matrix_ends(self):
+        """Also when there is no cluster yet; what was not run is not called anything but that."""
+        out = self.folder / "m"
+        child = subprocess.Popen([TOOL, "matrix", "--only", "leases", "--out", str(out), "--build", str(BUILD)],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            end = time.monotonic() + PATIENCE_S
+            while time.monotonic() < end and not list(out.glob("*/run.json")):
+                time.sleep(0.05)
+            child.send_signal(signal.SIGTERM)
+            stdout, stderr = child.communicate(timeout=PATIENCE_S)
+        finally:
+            child.kill()
+        self.assertEqual(child.returncode, 5, stdout + stderr)
+        rows = json.loads((out / "matrix.json").read_text())["rows"]
+        self.assertEqual([r["verdict"] for r in rows], ["no verdict"])
 
     def test_soak(self):
         out = self.folder / "s"

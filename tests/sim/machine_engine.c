@@ -109,15 +109,21 @@ static uint64_t mix(uint64_t hash, uint64_t value)
     return hash * 0xFF51AFD7ED558CCDu;
 }
 
+uint64_t sim_machine_mix_reply(uint64_t hash, uint32_t position, const struct reply *reply)
+{
+    uint8_t bytes[REPLY_SIZE];
+    reply_encode(reply, bytes);
+    hash = mix(hash, position);
+    for (size_t i = 0; i < sizeof bytes; i += 8) {
+        hash = mix(hash, load_u64(bytes + i));
+    }
+    return hash;
+}
+
 static void reply_cb(void *ctx, uint32_t position, const struct reply *reply)
 {
     struct machine *m = ctx;
-    uint8_t bytes[REPLY_SIZE];
-    reply_encode(reply, bytes);
-    m->answers = mix(m->answers, position);
-    for (size_t i = 0; i < sizeof bytes; i += 8) {
-        m->answers = mix(m->answers, load_u64(bytes + i));
-    }
+    m->answers = sim_machine_mix_reply(m->answers, position, reply);
 }
 
 static void machine_apply(void *machine, uint64_t index, const void *data, size_t size)
@@ -150,6 +156,8 @@ static void machine_freeze(void *machine)
     struct machine *m = machine;
     m->frozen_index = engine_index(m->engine);
     m->frozen_digest = engine_digest(m->engine);
+    while (engine_settle(m->engine, 64) > 0) { /* what a failed one left */
+    }
     engine_checkpoint_begin(m->engine, put_cb, m);
 }
 
@@ -157,6 +165,12 @@ static void machine_slice(void *machine)
 {
     struct machine *m = machine;
     engine_checkpoint_step(m->engine, 2);
+}
+
+/* What it has put already stays in the image and is put again by the next one, which takes all of it. */
+static void machine_abandon(void *machine)
+{
+    engine_checkpoint_end(((struct machine *)machine)->engine, false);
 }
 
 static uint8_t *machine_save(void *machine, size_t *size)
@@ -458,6 +472,7 @@ const struct sim_machine sim_machine_engine = {
     .freeze = machine_freeze,
     .slice = machine_slice,
     .save = machine_save,
+    .abandon = machine_abandon,
     .load = machine_load,
     .time_ms = machine_time_ms,
     .batch_time_ms = machine_batch_time_ms,

@@ -27,6 +27,7 @@ struct sim_machine {
     void (*freeze)(void *machine);
     void (*slice)(void *machine);
     uint8_t *(*save)(void *machine, size_t *size);
+    void (*abandon)(void *machine); /* instead of save: it could not be written */
     void *(*load)(const uint8_t *data, size_t size);
     /* Replicated time, and the time that a batch carries. NULL: a machine without time. */
     int64_t (*time_ms)(void *machine);
@@ -45,6 +46,9 @@ extern const struct sim_machine sim_machine_engine;
 /* Of the engine: its shards, each byte of its cluster id. */
 #define SIM_ENGINE_SHARDS  4
 #define SIM_ENGINE_CLUSTER 1
+/* How struct sim_machine's answers are made of replies. */
+struct reply;
+uint64_t sim_machine_mix_reply(uint64_t hash, uint32_t position, const struct reply *reply);
 /* There is a database: events are acknowledged by the persister, not by chance. */
 extern bool sim_machine_engine_persisted;
 

@@ -12,6 +12,7 @@ import time
 import arguments
 import commands
 import faults
+import leftovers
 import nemesis
 import pages
 import scenario
@@ -93,12 +94,12 @@ def on_signals():
         signal.signal(number, handle)
 
 
-def conduct(plan, out, values, quiet=False, keep=False):
+def conduct(plan, out, values, keep=False, left_out=()):
     import conductor
     on_signals()
-    progress = Progress(plan.name, quiet=values.quiet or quiet)
+    progress = Progress(plan.name, quiet=values.quiet)
     try:
-        return conductor.Conductor(plan, out, values.build, progress, keep, command_line()).run()
+        return conductor.Conductor(plan, out, values.build, progress, keep, command_line(), left_out).run()
     finally:
         progress.close()
 
@@ -163,7 +164,14 @@ def do_up(values):
 
 
 def do_down(values):
-    stand = open_stand(values)
+    for directory, removed in leftovers.sweep_abandoned():
+        print(f"holdfast-chaos: removed what was left in {directory}: {removed}", file=sys.stderr)
+    try:
+        stand = open_stand(values)
+    except Stop:  # it never came up whole, or parts of it are gone
+        if not leftovers.sweep(play_directory(values)):
+            raise
+        return OK
     wrong = stand.down() or []
     for line in wrong:
         print(line, file=sys.stderr)
@@ -250,7 +258,7 @@ def do_failpoints(values):
     if not stand.failpoints:
         raise Stop(ENVIRONMENT, "these programs have no failpoints", "meson setup -Dfailpoints=true, and up with --build")
     try:
-        name, = stand.resolve(values.NODE, ("leader", "follower", "any", "nID"))
+        name, = stand.resolve(values.NODE, ("leader", "follower", "any", "nID", "gateway", "gID"))
         points = failpoints.Socket(stand.failpoint_socket(name)).list()
     except (ValueError, OSError, failpoints.Refused) as e:
         raise Stop(REFUSED, f"{values.NODE}: {e}", "holdfast-chaos status") from None
@@ -264,7 +272,7 @@ def do_kinds(values):
     for name in values.KIND:
         if name not in faults.KINDS and name not in faults.ABSENT:
             raise Stop(USAGE, nemesis.complain(name))
-    kinds, left_out = faults.available(None)
+    kinds, left_out = nemesis.here(values.build)
     rows = []
     for name in sorted({*faults.KINDS, *faults.ABSENT}):
         if values.KIND and name not in values.KIND:
@@ -317,8 +325,11 @@ def do_run(values):
     s = scenario.load(values.SCENARIO, nemesis.complain)
     check_workload(s.base)
     need_build(values)
-    plan = s.plan(values.seed, values.time, values.workload, set(faults.available(None)[0]))
-    result = conduct(plan, new_directory(values, "run"), values, keep=values.keep)
+    kinds, missing = nemesis.here(values.build)
+    plan = s.plan(values.seed, values.time, values.workload, set(kinds))
+    asked = None if s.options is None else set(faults.KINDS) if s.options.kinds == "all" else set(s.options.kinds)
+    result = conduct(plan, new_directory(values, "run"), values, values.keep,
+                     [f"{k}: {missing[k]}" for k in sorted(missing) if asked and k in asked])
     tell(result, values)
     return result.status
 
@@ -344,7 +355,7 @@ def do_replay(values):
         result = conduct(plan, directory, values)
         tell(result, values)
         worst = worst if worst == VIOLATION or result.status == OK else result.status
-        if result.why == "interrupted":
+        if result.interrupted:
             break
     return worst
 
@@ -402,7 +413,7 @@ def do_shrink(values):
         nonlocal number
         number += 1
         result = conduct(plan, folder / f"{number:03}", values)
-        if result.why == "interrupted":
+        if result.interrupted:
             raise Interrupted
         return set(result.failed)
 
@@ -431,12 +442,13 @@ def do_matrix(values):
         combos = matrix.only(combos, values.only) if values.only else combos
     except ValueError as e:
         raise Stop(USAGE, str(e)) from None
-    possible = [c for c in combos if not matrix.left_out(c)]
+    here = nemesis.here(values.build)
+    possible = [c for c in combos if not matrix.left_out(c, here)]
     if values.sample is not None:
         combos = matrix.sample(possible, values.sample, values.seed)
     if values.list:
         for c in combos:
-            why = matrix.left_out(c)
+            why = matrix.left_out(c, here)
             print(f"{matrix.name_of(c):40} {'left out: ' + why if why else c[1].title}")
         print(f"{len(combos)} combinations", file=sys.stderr)
         return OK
@@ -451,7 +463,7 @@ def do_matrix(values):
         name = matrix.name_of(combo)
         if name in done:
             continue
-        why = matrix.left_out(combo)
+        why = matrix.left_out(combo, here)
         if why:
             summary.leave_out(name, why)
             continue
@@ -462,7 +474,7 @@ def do_matrix(values):
         result = conduct(plan, directory, values)
         summary.add(name, plan, result)
         say_row(values, f"{number}/{len(combos)} {name}", result)
-        if result.why == "interrupted":
+        if result.interrupted:
             break
         slim(result)
     return tell_summary(summary, values)
@@ -506,7 +518,7 @@ def do_soak(values):
         if said := nemesis.complain(kind):
             raise Stop(USAGE, said)
     need_build(values)
-    available, missing = faults.available(None)
+    available, missing = nemesis.here(values.build)
     out = new_directory(values, "soak")
     out.mkdir(parents=True, exist_ok=True)
     summary = matrix.Summary(out, "soak", {"command": command_line(), "seed": values.seed, "left_out": missing})
@@ -514,10 +526,10 @@ def do_soak(values):
     while time.monotonic() < end:
         time_s = min(getattr(values, "round"), max(10.0, end - time.monotonic()))
         plan = matrix.soak_plan(seed, time_s, values.workload, kinds, set(available))
-        result = conduct(plan, out / plan.name, values)
+        result = conduct(plan, out / plan.name, values, left_out=[f"{k}: {missing[k]}" for k in sorted(missing)])
         summary.add(plan.name, plan, result)
         say_row(values, plan.name, result)
-        if result.why == "interrupted" or values.stop and result.status != OK:
+        if result.interrupted or values.stop and result.status != OK:
             break
         slim(result)
         seed += 1

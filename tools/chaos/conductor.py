@@ -51,6 +51,7 @@ class Result:
     faults: int = 0
     left_out: list = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    interrupted: bool = False  # what would come after it is not wanted either
 
     @property
     def word(self):
@@ -59,12 +60,12 @@ class Result:
 
 
 class Conductor:
-    def __init__(self, plan, out, build, progress, keep=False, command=""):
+    def __init__(self, plan, out, build, progress, keep=False, command="", left_out=()):
         self.plan, self.out, self.build, self.progress, self.keep = plan, pathlib.Path(out), build, progress, keep
         self.command = command
         self.stand = self.load = self.history = None
         self.problems = []      # what the run itself found
-        self.left_out = []
+        self.left_out = list(left_out)  # texts: what the plan's maker had to do without, for want of root or programs
         self.injected = []      # [fault, event], active
         self.count = 0
         self._phase, self._phase_begun, self.phases = "setup", time.monotonic(), {}
@@ -115,18 +116,32 @@ class Conductor:
         self.stand = make_stand(plan, self.build, (self.out / "nodes").resolve())
         kinds, missing = faults.available(self.stand)
         wanted = {e.kind for e in plan.schedule}
-        self.left_out = [f"{k}: {missing.get(k, 'not known here')}" for k in sorted(wanted - set(kinds))]
+        gone = [f"{k}: {missing.get(k, 'not known here')}" for k in sorted(wanted - set(kinds))]
+        self.left_out += gone
         self.schedule = [e for e in plan.schedule if e.kind in kinds]
         self.write_run()
-        for text in self.left_out:
+        for text in gone:
             self.progress.say(f"left out: {text}")
         if wanted and not self.schedule:
-            raise RuntimeError("none of its faults can be done here: " + "; ".join(self.left_out))
-        self.stand.up()
+            raise RuntimeError("none of its faults can be done here: " + "; ".join(gone))
+        self.bring_up()
         self.history = history.Writer(self.out / "history.jsonl")
         options = workload.Options(kind=plan.workload, seed=plan.seed, **plan.workload_options)
         self.load = workload.Workload(self.stand, options, self.history)
         self.load.prepare()
+
+    def bring_up(self):
+        """Once more when it fails: a port can be gone between choosing and using it. Nothing is recorded yet."""
+        for left in (1, 0):
+            try:
+                self.stand.up()
+                return
+            except (AssertionError, OSError) as e:
+                if not left:
+                    raise
+                self.progress.say(f"the cluster did not come up ({str(e).splitlines()[0]}): once more")
+                shutil.rmtree(self.out / "nodes", ignore_errors=True)
+                self.stand = make_stand(self.plan, self.build, (self.out / "nodes").resolve())
 
     def hurt(self):
         self.load_begun = time.monotonic()
@@ -164,7 +179,7 @@ class Conductor:
 
     def judge(self):
         result = Result(commands.ENVIRONMENT, [], self.out, self.why, faults=self.count, left_out=self.left_out,
-                        seconds=time.monotonic() - self.begun)
+                        seconds=time.monotonic() - self.begun, interrupted=self.interrupted)
         if self.load is not None:
             result.counts = self.load.counts()
         if self.why:
@@ -405,9 +420,9 @@ def make_stand(plan, build, logs):
 
     def have(need):
         return need in wanted and needs.missing([need], None) is None
-    network = plan.network if plan.network != "auto" else "namespaces" if have("namespaces") else "proxy"
+    # Where it can be had, a network of its own: nobody else's connection can take the port of a node that is down.
     return Stand(build, nodes=plan.nodes, gateways=plan.gateways, postgres=plan.postgres, standby=have("standby"),
-                 network=network, own_disks=have("own-disk"), seed=plan.seed, logs=logs,
+                 network=plan.network, own_disks=have("own-disk"), seed=plan.seed, logs=logs,
                  node_options=plan.node_options, gateway_options=plan.gateway_options)
 
 
