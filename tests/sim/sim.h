@@ -134,6 +134,7 @@ struct sim_node {
     bool up;
     unsigned life;
     uint64_t paused_until_us, slow_until_us;
+    bool only_loop_paused; /* the persister's thread goes on */
     uint64_t clock_base_ms;
     uint64_t clock_rate_ppm; /* 1000000: as the world's */
 

@@ -237,7 +237,9 @@ static void fault_pause(struct sim *s, struct sim_node *n)
 {
     uint64_t pause_us = sim_one_in(s, 3) ? sim_below(s, 3000000) : sim_below(s, 300000);
     n->paused_until_us = s->now_us + pause_us;
-    sim_trace(s, "node %u: frozen for %llu us", n->index + 1, (unsigned long long)pause_us);
+    n->only_loop_paused = coin(s);
+    sim_trace(s, "node %u: %s frozen for %llu us", n->index + 1, n->only_loop_paused ? "its loop is" : "is",
+              (unsigned long long)pause_us);
 }
 
 void sim_faults_event(struct sim *s)

@@ -697,7 +697,9 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
     case SIM_HEAL:
         CHECK_UNREACHABLE();
     }
-    sim_node_after(n);
+    if (n->paused_until_us <= n->sim->now_us) { /* else the loop is frozen, and only its thread was here */
+        sim_node_after(n);
+    }
 }
 
 struct sim_node *sim_leader(struct sim *s)

@@ -104,14 +104,15 @@ void sim_push(struct sim *s, uint64_t delay_us, enum sim_event_kind kind, struct
                  });
 }
 
-/* A frozen process: what happens to it happens when it thaws, in the same order. */
+/* A frozen process, or only its loop: what happens to it happens when it thaws, in the same order. */
 static bool put_off(struct sim *s, struct sim_event *e)
 {
     if (e->node == SIM_NODES_MAX || e->kind == SIM_RESTART) {
         return false;
     }
     struct sim_node *n = &s->nodes[e->node];
-    if (!n->up || n->paused_until_us <= s->now_us) {
+    bool of_thread = e->kind == SIM_PERSISTER && (e->a == PERSISTER_STEP || e->a == PERSISTER_DELIVERY);
+    if (!n->up || n->paused_until_us <= s->now_us || (n->only_loop_paused && of_thread)) {
         return false;
     }
     e->time_us = n->paused_until_us;
