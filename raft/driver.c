@@ -137,7 +137,8 @@ static void update_snapshot(struct driver *d, struct raft_update *update)
     raft_free(update->snapshot.chunk.base);
     d->install.phase = INSTALL_PULLING;
     d->installs++;
-    d->effects->install(d->ctx, &d->install.ticket, d->install.from_id);
+    d->install.waits = true;
+    driver_install_if_remembered(d);
 }
 
 static void update_leadership(struct driver *d)
@@ -408,6 +409,7 @@ void driver_durable(struct driver *d, uint64_t now_ms, uint64_t ticket)
         driver_send_held(d);
     }
     persisted(d);
+    driver_install_if_remembered(d);
     driver_snapshot_if_stored(d);
     driver_restart_if_drained(d);
     driver_end_event(d);

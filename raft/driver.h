@@ -166,6 +166,10 @@ enum replica_status driver_remove(struct driver *d, uint64_t now_ms, uint64_t id
 /* The position of the state as applied now. Until it is published or abandoned, a checkpoint counts
  * as under way and installs are put off. */
 void driver_checkpoint_begin(struct driver *d, struct replica_position *position);
+/* Whether the checkpoint at this position may become durable: the log must be, up to there. What others
+ * have stored is committed and applied here while our own disk is behind; a checkpoint ahead of the log,
+ * of a term perhaps that the log does not know, would look like a lost log after a crash. */
+bool driver_checkpoint_may_end(const struct driver *d, const struct replica_position *position);
 void driver_checkpoint_published(struct driver *d, uint64_t now_ms,
                                  const struct replica_position *position);
 void driver_checkpoint_abandoned(struct driver *d);

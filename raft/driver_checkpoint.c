@@ -143,6 +143,23 @@ const struct replica_ticket *driver_ticket_begun(const struct driver *d, uint64_
 
 /* ---- installs, the follower's side ---- */
 
+/* A checkpoint may be of a term that this node heard of just now. If it became CURRENT before that term is
+ * durable, a crash would leave a checkpoint that the log knows nothing of: it looks like a lost log, and
+ * the node would refuse to start. */
+void driver_install_if_remembered(struct driver *d)
+{
+    if (d->install.waits && d->durable_ticket >= d->hold_ticket) {
+        d->install.waits = false;
+        d->effects->install(d->ctx, &d->install.ticket, d->install.from_id);
+    }
+}
+
+bool driver_checkpoint_may_end(const struct driver *d, const struct replica_position *position)
+{
+    return d->core.last_stored >= position->index ||
+           !driver_guarded(d, DRIVER_GUARD_CHECKPOINT_STORED);
+}
+
 bool driver_installing(const struct driver *d)
 {
     return d->install.phase != INSTALL_IDLE;

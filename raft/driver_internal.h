@@ -35,6 +35,7 @@ enum driver_guard {
     DRIVER_GUARD_INSTALL_RETRY = 1u << 11,   /* N12: a failed install is offered again */
     DRIVER_GUARD_REFILL = 1u << 12,          /* a node that lost its disk neither votes nor leads */
     DRIVER_GUARD_NONVOTER = 1u << 13,        /* N6: who does not know of its promotion votes, too */
+    DRIVER_GUARD_CHECKPOINT_STORED = 1u << 15, /* no checkpoint ahead of the log */
     DRIVER_GUARD_PRE_VOTE_TERM = 1u << 14,   /* N14: who is refused a pre-vote learns the term */
     DRIVER_GUARD_SELF_ELECT = 1u << 10, /* N10: an only voter begins a new term at each start */
 };
@@ -193,6 +194,7 @@ void driver_metadata_from_position(const struct replica_position *position,
 
 /* driver_checkpoint.c: both do nothing until their time has come */
 void driver_snapshot_if_stored(struct driver *d);
+void driver_install_if_remembered(struct driver *d);
 void driver_restart_if_drained(struct driver *d);
 /* The ticket that the peer should get again; NULL: a new one. */
 const struct replica_ticket *driver_ticket_begun(const struct driver *d, uint64_t peer_id);

@@ -69,6 +69,7 @@ enum install_phase { INSTALL_IDLE, INSTALL_PULLING, INSTALL_DRAINING };
 
 struct install {
     enum install_phase phase;
+    bool waits; /* pulling, but effects.install was not called yet: driver_install_if_remembered */
     uint64_t from_id;
     struct replica_ticket ticket;
 };

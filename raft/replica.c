@@ -608,6 +608,11 @@ void replica_position(struct replica *r, struct replica_position *position)
     driver_checkpoint_begin(r->driver, position);
 }
 
+bool replica_checkpoint_may_end(const struct replica *r, const struct replica_position *position)
+{
+    return r->closing || driver_checkpoint_may_end(r->driver, position);
+}
+
 void replica_checkpoint_published(struct replica *r, const struct replica_position *position)
 {
     if (!r->closing) {

@@ -201,6 +201,9 @@ enum replica_status replica_read(struct replica *r, struct replica_read *req, re
  * way, and installs are put off, until replica_checkpoint_published or replica_checkpoint_abandoned. */
 void replica_position(struct replica *r, struct replica_position *position);
 
+/* Whether the checkpoint at this position may become durable: the log is, up to there. Ask again soon. */
+bool replica_checkpoint_may_end(const struct replica *r, const struct replica_position *position);
+
 /* The checkpoint at this position is durable: the log may be trimmed behind it. Called later than
  * replica_position returned it, in order. */
 void replica_checkpoint_published(struct replica *r, const struct replica_position *position);

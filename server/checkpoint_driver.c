@@ -143,7 +143,8 @@ static void timer_cb(uv_timer_t *timer)
     size_t left = hand_over_slice(d, checkpoint_room(d->store) / (ENGINE_BLOCK_SIZE_MAX + 16));
     FAILPOINT("checkpoint/collect", "blocks were collected; applies go on beside");
     checkpoint_flush(d->store); /* also what applies pushed while there was no room */
-    if (left == 0) {
+    /* Not ahead of the log, which may be on another disk, a slower one. */
+    if (left == 0 && replica_checkpoint_may_end(d->replica, &d->position)) {
         d->ended = true;
         uv_timer_stop(timer);
         checkpoint_set_digest(d->store, engine_checkpoint_digest(d->engine));

@@ -123,7 +123,7 @@ class ByHand(Tool):
                 (["run", self.scenario, "--out", self.folder], 2, "is not empty")):
             self.assertIn(expected, self.run_tool(*words, status=status).stderr, words)
         self.scenario.write_text(SHORT.replace("pause any", "pause every"))
-        self.assertIn(f"{self.scenario}:13: pause cannot be done to every", self.run_tool("run", self.scenario, status=2).stderr)
+        self.assertIn(f"{self.scenario}:14: pause cannot be done to every", self.run_tool("run", self.scenario, status=2).stderr)
         self.scenario.write_text(SHORT.replace("clients = 3", "customers = 3"))
         self.assertIn("customers", self.run_tool("run", self.scenario, status=2).stderr)
         done = subprocess.run([TOOL, "run", str(self.scenario), "--build", "/nowhere"], capture_output=True, text=True,

@@ -431,6 +431,24 @@ def leaves_nothing(build):
     print(f"ok SIGKILL: {done}", flush=True)
 
 
+def killed_up(build):
+    """holdfast-chaos up is killed when half of it runs; holdfast-chaos down finds it."""
+    directory = str(leftovers.home() / f"up-{os.getpid()}")
+    tool = [str(harness.ROOT / "tools/chaos/holdfast-chaos")]
+    child = subprocess.Popen([*tool, "up", "--dir", directory, "--build", build], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not os.path.exists(directory + "/parts/n2.json") and time.monotonic() < end:
+        time.sleep(0.01)
+    child.kill()
+    child.wait(60)
+    token = leftovers.token_of(directory)
+    assert leftovers.processes(token, directory)
+    subprocess.run([*tool, "down", "--dir", directory, "--build", build], check=True, timeout=120)
+    nothing_left(directory, token)
+    print("ok up was killed: nothing is left after down", flush=True)
+
+
 def lives_on(build):
     """up, inject, heal, down as separate processes would do it: each opens the stand anew."""
     directory = leftovers.home() / f"kept-{os.getpid()}"
@@ -472,6 +490,35 @@ def refusals(build):
     print("ok refusals", flush=True)
 
 
+def front(stand):
+    """With namespaces, too, gateways are reached from outside."""
+    if stand.network_kind == "namespaces":
+        url = stand.gateways[0].url() + "/livez"
+        program = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=10).status)"
+        stand.links.leave()
+        try:
+            done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+            assert done.stdout == "200\n", done
+        finally:
+            stand.links.enter()
+
+
+def shapes(build):
+    """Partitions of five nodes: who hears whom."""
+    with Stand(build, nodes=5, gateways=0, preload=False) as stand:
+        for shape, target, count in (("majority-ring", "any", 10), ("bridge", "any", 8), ("isolate", "minority", 12),
+                                     ("deaf", "minority", 6), ("mute", "majority", 6)):
+            with faults.make(stand, "partition", shape=shape).on(target) as f:
+                ways = {(r["from"], r["to"]) for r in f.data["links"]}
+                assert len(ways) == count, (shape, ways)
+                if shape == "majority-ring":
+                    hears = [{b for b in range(1, 6) if (b, a) not in ways} for a in range(1, 6)]
+                    assert all(len(h) == 3 for h in hears) and len({frozenset(h) for h in hears}) == 5, hears
+                stand.wait("a leader among those who can", stand.leader) if shape in ("majority-ring", "bridge") else None
+            stand.wait_ready()
+    print("ok shapes", flush=True)
+
+
 PARTS = {
     "processes": {"gateways": 2},
     "network": {},
@@ -483,14 +530,16 @@ PARTS = {
     "postgres": {"postgres": True},
     "failover": {"postgres": True, "standby": True},
     "failpoints": {},
+    "stands": None,
     "leftovers": None,
 }
 OPTIONS = ["--log-write-deadline", "4s", "--checkpoint-interval", "300ms", "--checkpoint-entries", "50"]
 
 
 def run_part(build, part, only):
-    if part == "leftovers":
-        for test in (refusals, lives_on, leaves_nothing):
+    alone = {"stands": (refusals, shapes, lives_on), "leftovers": (killed_up, leaves_nothing)}
+    if part in alone:
+        for test in alone[part]:
             test(build)
         return
     needed = {"packets": ["namespaces"], "kernel-disk": ["own-disk"]}.get(part, [])
@@ -502,6 +551,7 @@ def run_part(build, part, only):
         return
     with Stand(build, nodes=3, node_options=OPTIONS, **PARTS[part]) as stand:
         stand.shop("S", "A", units=1000000)
+        front(stand)
         with Load(stand, "S", "A", threads=2) as load:
             for function in dict.fromkeys(f for kind, (p, f) in TESTS.items() if p == part and only in (None, kind)):
                 begun = time.monotonic()

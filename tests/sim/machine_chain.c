@@ -116,6 +116,7 @@ const struct sim_machine sim_machine_chain = {
     .freeze = chain_freeze,
     .slice = chain_slice,
     .save = chain_save,
+    .abandon = chain_slice, /* nothing is kept between checkpoints */
     .load = chain_load,
     .command = chain_command,
 };

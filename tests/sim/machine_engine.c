@@ -150,6 +150,8 @@ static void machine_freeze(void *machine)
     struct machine *m = machine;
     m->frozen_index = engine_index(m->engine);
     m->frozen_digest = engine_digest(m->engine);
+    while (engine_settle(m->engine, 64) > 0) { /* what a failed one left */
+    }
     engine_checkpoint_begin(m->engine, put_cb, m);
 }
 
@@ -157,6 +159,12 @@ static void machine_slice(void *machine)
 {
     struct machine *m = machine;
     engine_checkpoint_step(m->engine, 2);
+}
+
+/* What it has put already stays in the image and is put again by the next one, which takes all of it. */
+static void machine_abandon(void *machine)
+{
+    engine_checkpoint_end(((struct machine *)machine)->engine, false);
 }
 
 static uint8_t *machine_save(void *machine, size_t *size)
@@ -458,6 +466,7 @@ const struct sim_machine sim_machine_engine = {
     .freeze = machine_freeze,
     .slice = machine_slice,
     .save = machine_save,
+    .abandon = machine_abandon,
     .load = machine_load,
     .time_ms = machine_time_ms,
     .batch_time_ms = machine_batch_time_ms,

@@ -19,14 +19,17 @@
 
 #include "base/prng.h"
 #include "raft/driver.h"
+#include "raft/wal_watch.h"
 #include "server/clock.h"
 #include "tests/sim/sim_disk.h"
+#include "tests/sim/sim_fault.h"
 #include "tests/sim/sim_log.h"
 #include "tests/sim/sim_machine.h"
 
 #define SIM_NODES_MAX      7
 #define SIM_CONVERGENCE_US 30000000ull
 #define SIM_CLIENTS_STOP_US  3000000ull /* after healing: then everything must come to rest */
+#define SIM_HAND_OVER_US 5000000ull
 #define SIM_CLOCK_BASES    8
 #define SIM_CLOCK_BOUND_MS 100 /* how far the cluster's time may move from the truth */
 #define SIM_CHECKPOINTS_KEPT 6 /* a pinned reader for each ticket, in effect */
@@ -35,9 +38,8 @@
  * on hide each other's bugs. */
 struct sim_swarm {
     unsigned nodes, voters;
-    bool disk_losses; /* a node comes back with an empty disk */
-    bool crashes, disk_crashes, cuts, one_way_cuts, losses, breaks, pauses, slow_disks;
-    bool checkpoints, install_failures, transfers, membership, reads, skew, quick;
+    uint64_t faults; /* bits of enum sim_fault */
+    bool checkpoints, membership, reads, quick;
     uint64_t checkpoint_entries;  /* between two checkpoints */
     uint64_t trailing_entries;
     uint64_t catch_up_log_size;
@@ -48,6 +50,7 @@ struct sim_swarm {
     uint64_t latency_us;          /* of the network, least */
     uint64_t jitter_us;
     size_t command_size_max;
+    uint64_t log_deadline_ms; /* --log-write-deadline */
 };
 
 struct sim_options {
@@ -58,6 +61,10 @@ struct sim_options {
     unsigned database_guards_off; /* enum sim_database_guard */
     bool no_database;
     bool clocks_deaf;    /* nodes do not ask for each other's clocks */
+    bool edge_open;      /* messages of older connections, and copies, are delivered */
+    bool log_shortens;   /* what a log refuses it cuts off instead */
+    bool disk_unwatched; /* nobody leaves a disk that is silent, nor ends */
+    uint64_t faults;     /* of these a seed may choose */
     const struct sim_machine *machine;
 };
 
@@ -75,6 +82,8 @@ enum sim_event_kind {
     SIM_HEAL,
     SIM_CLOCK,         /* a node looks at its clocks, and asks for the others' */
     SIM_CLOCK_FAULT,
+    SIM_DIE,           /* a node is killed */
+    SIM_WATCH,         /* a node looks how long its log's disk is silent */
     SIM_DATABASE,       /* at the database, of no node */
     SIM_DATABASE_FAULT,
     SIM_PERSISTER,      /* at a node: see sim_database.h */
@@ -133,8 +142,7 @@ struct sim_node {
     uint64_t id;
     bool up;
     unsigned life;
-    uint64_t paused_until_us, slow_until_us;
-    bool only_loop_paused; /* the persister's thread goes on */
+    uint64_t paused_until_us, slow_until_us, stuck_since_us, stuck_until_us;
     uint64_t clock_base_ms;
     uint64_t clock_rate_ppm; /* 1000000: as the world's */
 
@@ -142,6 +150,7 @@ struct sim_node {
     struct sim_disk *disk;
     struct sim_log_model durable; /* what its log must hold */
     bool refilling; /* its disk was lost, and it is not whole again */
+    bool refused;   /* its log refused to start: the operator rebuilds it */
     bool gone;      /* removed, or lost for good: not started again until it is added, or all heals */
     struct sim_checkpoint kept[SIM_CHECKPOINTS_KEPT]; /* newest first; [0] is CURRENT */
     struct sim_part part;
@@ -154,14 +163,18 @@ struct sim_node {
     uint64_t applied;
     uint64_t tick_at_us;
     bool disk_busy;
+    uint64_t write; /* counts; the one under way while disk_busy */
     bool checkpointing;
     struct replica_position running; /* of the checkpoint that is being written */
     uint64_t running_digest;
-    uint64_t checkpoint_last;
+    uint64_t checkpoint_last, checkpoint_not_before_us;
     struct replica_ticket ticket;  /* being pulled */
     uint64_t ticket_from;
     bool installing;
     bool was_leader;
+    struct wal_watch watch; /* of its log's disk, while up */
+    bool silent;            /* that disk: this node must not lead */
+    uint64_t handed_over_ms;
     bool dismissed; /* it was told that it is no member */
     struct cluster_clock clock;
     struct driver_state role_seen; /* by what tells the clock */
@@ -169,10 +182,12 @@ struct sim_node {
     struct sim_persister *persister;
 };
 
-struct sim_link { /* between two nodes, both directions */
+struct sim_link { /* from one node to another: on it the first sends */
     bool up;
-    unsigned epoch; /* messages of an earlier connection are lost */
-    uint64_t arrival_us[2]; /* FIFO: of the last message in each direction */
+    unsigned epoch;         /* of the newest connection */
+    uint64_t arrival_us;    /* FIFO: of the last message */
+    uint64_t late_until_us; /* what a broken one held is still delivered */
+    uint64_t hold_us;       /* but not before */
 };
 
 /* The one log that all nodes must agree on. */
@@ -196,8 +211,12 @@ struct sim_history {
 struct sim_stats {
     uint64_t events, commits, elections, crashes, disk_crashes, installs, installs_failed,
         checkpoints, changes, transfers, reads, submits, acknowledged, unknown, messages, restarts,
-        faults, torn, disks_lost, refilled, tickets_again, resumed, dismissed;
+        torn, disks_lost, refilled, tickets_again, resumed, dismissed;
     uint64_t clock_faults, clock_steps, clock_anchors, clock_alone, clock_floors, clock_goes_on, clock_hand_overs;
+    uint64_t fired[SIM_FAULTS];
+    uint64_t refused, cut, harmless; /* what became of damage at a restart */
+    uint64_t stuck_hand_overs, stuck_ended, checkpoints_failed;
+    uint64_t simulated_us, processor_us, seeds;
     uint64_t database_connects, database_commits, database_rows, database_refusals, database_fenced,
         database_waits, database_faults, database_restarts, database_fail_overs, database_brought_back,
         database_acks, database_checked;
@@ -215,7 +234,8 @@ struct sim {
     struct sim_event *heap;
     size_t heap_count, heap_capacity;
     struct sim_node nodes[SIM_NODES_MAX];
-    struct sim_link links[SIM_NODES_MAX][SIM_NODES_MAX]; /* [low][high] */
+    struct sim_link links[SIM_NODES_MAX][SIM_NODES_MAX]; /* [from][to] */
+    bool told[SIM_NODES_MAX][SIM_NODES_MAX];             /* [at][peer]: its driver: connected */
     bool cut[SIM_NODES_MAX][SIM_NODES_MAX];              /* [from][to] */
     struct sim_history history;
     struct sim_stats stats;
@@ -248,6 +268,12 @@ void sim_node_init(struct sim *s, unsigned index);
 void sim_node_close(struct sim_node *n);
 void sim_node_start(struct sim_node *n);
 void sim_node_crash(struct sim_node *n);
+/* Its disk answers again. */
+void sim_node_unstick(struct sim_node *n);
+/* A clean stop. */
+void sim_node_stop(struct sim_node *n);
+/* Its disk may lose or change something, or be about to; or it is not whole again after that. */
+bool sim_node_is_hurt(const struct sim_node *n);
 /* The same, and all that was on its disk is gone. */
 void sim_node_lose_disk(struct sim_node *n);
 void sim_node_address(unsigned index, char out[static REPLICA_ADDRESS_SIZE]);
@@ -263,10 +289,14 @@ void sim_image_release(struct sim_image *image);
 void sim_network_start(struct sim *s);
 void sim_network_send(struct sim_node *from, uint64_t to_id, const struct message_out *m);
 void sim_network_event(struct sim *s, struct sim_event *e);
-/* The node died (gone: its host is silent, nobody is told before a timeout) or came back. */
+/* The node died. silent: its host too, nobody is told before a timeout. */
 void sim_network_node_down(struct sim_node *n, bool silent);
-void sim_network_node_up(struct sim_node *n);
 void sim_network_break(struct sim *s, unsigned a, unsigned b);
+bool sim_network_connected(const struct sim *s, unsigned a, unsigned b);
+/* What a node sees: 1: connected, 0: no longer, -1: nothing new. */
+int sim_network_notice(struct sim_node *n, const struct sim_event *e);
+/* The message is delivered now. May take its data and bring it later. */
+bool sim_network_admits(struct sim_node *n, struct sim_event *e);
 
 /* The same with a generator of the caller's. */
 void sim_network_send_from(struct sim_node *from, uint64_t to_id, const struct message_out *m,
@@ -295,6 +325,10 @@ bool sim_clients_submit(struct sim_node *n, const void *data, size_t size);
 void sim_clients_close(struct sim *s);
 
 /* sim_faults.c */
+static inline bool sim_fault_on(const struct sim *s, enum sim_fault fault)
+{
+    return (s->swarm.faults >> fault & 1) != 0;
+}
 void sim_swarm_choose(struct sim *s);
 void sim_faults_event(struct sim *s);
 void sim_faults_heal(struct sim *s);
@@ -311,6 +345,8 @@ void sim_check_digest(struct sim_node *n, uint64_t index, uint64_t digest);
 void sim_check_answers(struct sim_node *n, uint64_t index, uint64_t answers);
 void sim_check_state(struct sim_node *n, const struct driver_state *state);
 void sim_check_send(struct sim_node *n, uint64_t to_id, const struct message_out *m);
+/* Now and then, with a disk that may be stuck. */
+void sim_check_silent(const struct sim_node *n, bool leads);
 void sim_check_acknowledged(struct sim *s, uint64_t index, uint64_t term, uint32_t crc);
 void sim_check_converged(struct sim *s);
 bool sim_is_converged(struct sim *s);

@@ -10,8 +10,9 @@
  *   7. A restart recovers exactly what was durable (sim_log.c); the commit index never goes back
  *      (driver.c aborts); an accepted request gets one answer, never "failed" (sim_clients.c).
  *   8. The cluster's time moves with the truth (sim_clock.c).
- *   9. What the database holds (sim_database.c).
- *  10. After healing, everybody converges and new commands are committed. */
+ *   9. A leader whose log's disk is stuck leads no longer than SIM_HAND_OVER_US, if nothing else is wrong.
+ *  10. What the database holds (sim_database.c).
+ *  11. After healing, everybody converges and new commands are committed. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -238,7 +239,21 @@ void sim_check_send(struct sim_node *n, uint64_t to_id, const struct message_out
     }
 }
 
-/* ---- 10: convergence ---- */
+/* ---- 9: a stuck disk ---- */
+
+/* With other faults there may be nobody to hand over to. */
+void sim_check_silent(const struct sim_node *n, bool leads)
+{
+    const struct sim *s = n->sim;
+    bool alone = s->swarm.faults == 1ull << SIM_FAULT_STUCK_DISK && s->swarm.voters > 2;
+    if (alone && leads && n->stuck_until_us > s->now_us &&
+        s->now_us - n->stuck_since_us > SIM_HAND_OVER_US) {
+        sim_violation(s, "node %u leads for %llu ms on a disk that does not answer", n->index + 1,
+                      (unsigned long long)((s->now_us - n->stuck_since_us) / 1000));
+    }
+}
+
+/* ---- 11: convergence ---- */
 
 bool sim_is_converged(struct sim *s)
 {
@@ -291,6 +306,12 @@ void sim_check_converged(struct sim *s)
                (unsigned long long)stats.reads_waiting);
         for (size_t k = 0; k < m.count; k++) {
             printf(" %llu:%d", (unsigned long long)m.members[k].id, (int)m.members[k].role);
+        }
+        printf("; connected");
+        for (unsigned k = 0; k < s->swarm.nodes; k++) {
+            if (sim_network_connected(s, i, k)) {
+                printf(" %u%s", k + 1, s->told[i][k] ? "" : " (untold)");
+            }
         }
         printf("\n");
     }

@@ -72,7 +72,7 @@ void sim_clock_init(struct sim *s)
 {
     s->clock_prng = prng_init(s->options.seed ^ 0xC10C);
     s->clocks = s->options.machine->time_ms != NULL;
-    s->clock_faults = s->clocks && chance(s, 4) != 0;
+    s->clock_faults = chance(s, 4) != 0 && s->clocks && sim_fault_on(s, SIM_FAULT_CLOCK_JUMP);
     uint64_t first = chance(s, s->swarm.voters);
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         struct sim_node *n = &s->nodes[i];
@@ -103,6 +103,7 @@ void sim_clock_fault(struct sim *s)
             s->nodes[i].clocks.wall_off_ms += step_ms;
         }
         s->stats.clock_steps++;
+        s->stats.fired[SIM_FAULT_CLOCK_JUMP]++;
         return;
     }
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
@@ -121,6 +122,7 @@ void sim_clock_fault(struct sim *s)
                   (long long)(n->clocks.wall_off_ms - s->clock_step_ms),
                   (long long)n->clocks.rate_ppm);
         s->stats.clock_faults++;
+        s->stats.fired[SIM_FAULT_CLOCK_JUMP]++;
     }
 }
 
@@ -293,8 +295,7 @@ static bool hears(const struct sim_node *n, const struct sim_node *other)
 {
     const struct sim *s = n->sim;
     unsigned k = other->index;
-    const struct sim_link *link = k < n->index ? &s->links[k][n->index] : &s->links[n->index][k];
-    return other->up && link->up && !s->cut[k][n->index] && !s->cut[n->index][k] &&
+    return other->up && sim_network_connected(s, k, n->index) && !s->cut[k][n->index] && !s->cut[n->index][k] &&
            other->paused_until_us <= s->now_us;
 }
 

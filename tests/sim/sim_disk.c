@@ -9,12 +9,21 @@
 #include "base/str.h"
 
 #define SECTOR_SIZE 512u
-#define FILES_MAX   2048u
+#define FILES_MAX   6144u /* more than a log may have segments */
+#define BLOCK_SIZE  4096u
+#define DAMAGES_MAX 32u
 
 struct inode {
     uint8_t *data;
     uint64_t size;
+    uint64_t used; /* the end of what was written so far */
     unsigned opened;
+};
+
+struct damage {
+    int inode;
+    uint64_t offset, size;
+    bool unreadable;
 };
 
 struct dirent {
@@ -44,7 +53,12 @@ struct sim_disk {
     struct change *changes;
     size_t changes_count, changes_capacity;
     unsigned armed; /* operations left; 0: not armed */
-    bool dead;
+    bool dead, failed, torn, full;
+    enum sim_fault trap;
+    unsigned trap_left; /* operations until it springs; 0: not set */
+    struct damage damages[DAMAGES_MAX];
+    size_t damages_count;
+    uint64_t *fired;
 };
 
 static struct sim_disk *disk_of(struct wal_io *io)
@@ -118,6 +132,46 @@ static void change_add(struct sim_disk *d, enum change_kind kind, const char *na
     dir_apply(&d->seen, c);
 }
 
+/* ---- damage ---- */
+
+static void damage_remove(struct sim_disk *d, size_t i)
+{
+    d->damages[i] = d->damages[--d->damages_count];
+}
+
+static void damage_forget_inode(struct sim_disk *d, int inode)
+{
+    for (size_t i = d->damages_count; i-- > 0;) {
+        if (d->damages[i].inode == inode) {
+            damage_remove(d, i);
+        }
+    }
+}
+
+static void damage_add(struct sim_disk *d, struct damage damage)
+{
+    CHECK(d->damages_count < DAMAGES_MAX);
+    d->damages[d->damages_count++] = damage;
+}
+
+static bool damage_overlaps(const struct damage *damage, int inode, uint64_t offset, size_t size)
+{
+    return damage->inode == inode && damage->offset < offset + size &&
+           offset < damage->offset + damage->size;
+}
+
+/* Written over: what lay there is of no interest any more. A part of a damage stays. */
+static void damage_written(struct sim_disk *d, int inode, uint64_t offset, size_t size)
+{
+    for (size_t i = d->damages_count; i-- > 0;) {
+        const struct damage *damage = &d->damages[i];
+        if (damage->inode == inode && damage->offset >= offset &&
+            damage->offset + damage->size <= offset + size) {
+            damage_remove(d, i);
+        }
+    }
+}
+
 static bool inode_is_named(const struct sim_disk *d, int inode)
 {
     for (size_t i = 0; i < d->seen.count; i++) {
@@ -139,6 +193,7 @@ static void collect(struct sim_disk *d)
         if (d->inodes[i].data != NULL && d->inodes[i].opened == 0 && !inode_is_named(d, i)) {
             free(d->inodes[i].data);
             d->inodes[i] = (struct inode){0};
+            damage_forget_inode(d, i);
         }
     }
 }
@@ -152,10 +207,27 @@ static int disk_operation(struct sim_disk *d)
         return -EIO;
     }
     if (d->armed > 0 && --d->armed == 0) {
-        d->dead = true;
+        d->dead = d->failed = true;
+        d->fired[SIM_FAULT_DISK_DEATH]++;
         return 1;
     }
     return 0;
+}
+
+/* The operation that the fault can befall; true: it does. */
+static bool disk_trapped(struct sim_disk *d, enum sim_fault fault)
+{
+    if (d->trap_left == 0 || d->trap != fault || --d->trap_left > 0) {
+        return false;
+    }
+    d->fired[fault]++;
+    return true;
+}
+
+static int disk_fail(struct sim_disk *d, int error)
+{
+    d->failed = true;
+    return error;
 }
 
 static void write_sectors(struct sim_disk *d, struct inode *inode, uint64_t offset,
@@ -164,6 +236,14 @@ static void write_sectors(struct sim_disk *d, struct inode *inode, uint64_t offs
     CHECK(offset + size <= inode->size);
     /* Out of order and with gaps; now and then all or nothing. */
     uint64_t keep_of_8 = torn ? prng_below(d->prng, 9) : 8;
+    if (torn && !d->torn) {
+        keep_of_8 = keep_of_8 < 4 ? 0 : 8;
+    }
+    d->fired[SIM_FAULT_TORN] += keep_of_8 > 0 && keep_of_8 < 8 && size > SECTOR_SIZE;
+    inode->used = offset + size > inode->used ? offset + size : inode->used;
+    if (keep_of_8 == 8) {
+        damage_written(d, (int)(inode - d->inodes), offset, size);
+    }
     for (size_t at = 0; at < size; at += SECTOR_SIZE) {
         if (prng_below(d->prng, 8) < keep_of_8) {
             memcpy(inode->data + offset + at, data + at, SECTOR_SIZE);
@@ -192,6 +272,10 @@ static int io_create(struct wal_io *io, const char *name, uint64_t size)
     int operation = disk_operation(d);
     if (operation < 0) {
         return operation;
+    }
+    if (d->full && operation == 0) {
+        d->fired[SIM_FAULT_NO_SPACE]++;
+        return disk_fail(d, -ENOSPC);
     }
     int inode = 0;
     while (inode < (int)FILES_MAX && d->inodes[inode].data != NULL) {
@@ -239,8 +323,63 @@ static int io_read(struct wal_io *io, int file, uint64_t offset, void *data, siz
     if (d->dead || offset + size > inode->size) {
         return -EIO;
     }
+    if (disk_trapped(d, SIM_FAULT_READ_ERROR)) {
+        return disk_fail(d, -EIO);
+    }
+    for (size_t i = 0; i < d->damages_count; i++) {
+        if (d->damages[i].unreadable && damage_overlaps(&d->damages[i], file, offset, size)) {
+            return -EIO; /* and it will be so the next time */
+        }
+    }
     memcpy(data, inode->data + offset, size);
     return 0;
+}
+
+/* A write that says it is done, and is not there: partly, or not at all. */
+static void write_lost(struct sim_disk *d, int file, uint64_t offset, const uint8_t *data, size_t size)
+{
+    uint64_t keep_of_8 = prng_one_in(d->prng, 2) ? 0 : prng_below(d->prng, 8);
+    for (size_t at = 0; at < size; at += SECTOR_SIZE) {
+        if (prng_below(d->prng, 8) < keep_of_8) {
+            memcpy(d->inodes[file].data + offset + at, data + at, SECTOR_SIZE);
+        }
+    }
+    damage_add(d, (struct damage){.inode = file, .offset = offset, .size = size});
+}
+
+/* A file that has a name and room for it, taken at random. */
+static int pick_file(struct sim_disk *d, size_t size)
+{
+    int found = -1;
+    uint64_t seen = 0;
+    for (int i = 0; i < d->inodes_used; i++) {
+        if (d->inodes[i].data != NULL && d->inodes[i].size >= size && inode_is_named(d, i) &&
+            prng_one_in(d->prng, ++seen)) {
+            found = i;
+        }
+    }
+    return found;
+}
+
+/* The same, and it lies somewhere else instead. */
+static void write_misdirected(struct sim_disk *d, int file, uint64_t offset, const uint8_t *data,
+                              size_t size)
+{
+    int other = pick_file(d, size);
+    if (other >= 0) {
+        struct inode *to = &d->inodes[other];
+        /* Near what is there, more often than not. */
+        uint64_t room = to->size - size;
+        if (prng_one_in(d->prng, 2) && to->used < room) {
+            room = to->used;
+        }
+        uint64_t at = prng_below(d->prng, room / BLOCK_SIZE + 1) * BLOCK_SIZE;
+        if (other != file || at != offset) {
+            memcpy(to->data + at, data, size);
+            damage_add(d, (struct damage){.inode = other, .offset = at, .size = size});
+        }
+    }
+    damage_add(d, (struct damage){.inode = file, .offset = offset, .size = size});
 }
 
 static int io_write(struct wal_io *io, int file, uint64_t offset, const void *data, size_t size)
@@ -255,14 +394,30 @@ static int io_write(struct wal_io *io, int file, uint64_t offset, const void *da
     if (operation < 0) {
         return operation;
     }
+    if (operation == 0 && disk_trapped(d, SIM_FAULT_WRITE_ERROR)) {
+        write_sectors(d, inode, offset, data, size, true);
+        return disk_fail(d, -EIO);
+    }
+    if (operation == 0 && disk_trapped(d, SIM_FAULT_LOST_WRITE)) {
+        write_lost(d, file, offset, data, size);
+        return 0;
+    }
+    if (operation == 0 && disk_trapped(d, SIM_FAULT_MISDIRECT)) {
+        write_misdirected(d, file, offset, data, size);
+        return 0;
+    }
     write_sectors(d, inode, offset, data, size, operation == 1);
     return operation == 1 ? -EIO : 0;
 }
 
 static int io_sync(struct wal_io *io, int file)
 {
+    struct sim_disk *d = disk_of(io);
     (void)file; /* what can be read is durable here: there is no page cache */
-    return disk_of(io)->dead ? -EIO : 0;
+    if (disk_trapped(d, SIM_FAULT_SYNC_ERROR)) {
+        return disk_fail(d, -EIO);
+    }
+    return d->dead ? -EIO : 0;
 }
 
 static int io_rename(struct wal_io *io, const char *from, const char *to)
@@ -301,6 +456,9 @@ static int io_sync_dir(struct wal_io *io)
     if (operation != 0) {
         return -EIO;
     }
+    if (disk_trapped(d, SIM_FAULT_SYNC_ERROR)) {
+        return disk_fail(d, -EIO); /* nobody knows what of it is durable */
+    }
     for (size_t i = 0; i < d->changes_count; i++) {
         dir_apply(&d->durable, &d->changes[i]);
     }
@@ -316,11 +474,13 @@ static uint64_t io_random(struct wal_io *io)
 
 /* ---- the simulator's side ---- */
 
-struct sim_disk *sim_disk_create(struct prng *prng)
+struct sim_disk *sim_disk_create(struct prng *prng, uint64_t *fired)
 {
     struct sim_disk *d = calloc(1, sizeof *d);
     CHECK(d != NULL);
     d->prng = prng;
+    d->fired = fired;
+    d->torn = true;
     d->io = (struct wal_io){
         .list = io_list,
         .create = io_create,
@@ -385,5 +545,128 @@ void sim_disk_restart(struct sim_disk *d)
     }
     collect(d);
     d->armed = 0;
-    d->dead = false;
+    d->dead = d->failed = false;
+}
+
+bool sim_disk_has_failed(const struct sim_disk *d)
+{
+    return d->failed;
+}
+
+void sim_disk_set_torn(struct sim_disk *d, bool torn)
+{
+    d->torn = torn;
+}
+
+void sim_disk_trap(struct sim_disk *d, enum sim_fault fault, unsigned nth)
+{
+    d->trap = fault;
+    d->trap_left = nth;
+}
+
+void sim_disk_disarm(struct sim_disk *d)
+{
+    d->trap_left = 0;
+}
+
+void sim_disk_set_full(struct sim_disk *d, bool full)
+{
+    d->full = full;
+}
+
+bool sim_disk_is_full(const struct sim_disk *d)
+{
+    return d->full;
+}
+
+/* ---- damage, the simulator's side ---- */
+
+static bool is_segment(const char *name)
+{
+    const char *dot = strrchr(name, '.');
+    return dot != NULL && strcmp(dot, ".wal") == 0;
+}
+
+/* A segment at random; the newest, where the end of the log is, as often as all the others. */
+static const struct dirent *pick_segment(struct sim_disk *d)
+{
+    const struct dirent *found = NULL, *newest = NULL;
+    uint64_t seen = 0;
+    for (size_t i = 0; i < d->durable.count; i++) {
+        const struct dirent *entry = &d->durable.entries[i];
+        if (!is_segment(entry->name)) {
+            continue;
+        }
+        if (newest == NULL || strcmp(entry->name, newest->name) > 0) {
+            newest = entry;
+        }
+        if (prng_one_in(d->prng, ++seen)) {
+            found = entry;
+        }
+    }
+    return prng_one_in(d->prng, 2) ? newest : found;
+}
+
+bool sim_disk_damage(struct sim_disk *d, enum sim_fault fault)
+{
+    const struct dirent *entry = pick_segment(d);
+    if (entry == NULL || d->inodes[entry->inode].size == 0) {
+        return false;
+    }
+    struct inode *inode = &d->inodes[entry->inode];
+    uint64_t reach = inode->used > 0 && !prng_one_in(d->prng, 4) ? inode->used : inode->size;
+    uint64_t at = prng_below(d->prng, reach);
+    uint64_t sector = at - at % SECTOR_SIZE;
+    struct damage damage = {.inode = entry->inode, .offset = sector, .size = SECTOR_SIZE};
+    if (fault == SIM_FAULT_BAD_SECTOR) {
+        damage.unreadable = true;
+    } else if (prng_one_in(d->prng, 3)) { /* a whole sector, as devices lose them */
+        for (size_t i = 0; i < SECTOR_SIZE; i++) {
+            inode->data[sector + i] = (uint8_t)prng_next(d->prng);
+        }
+    } else {
+        inode->data[at] ^= (uint8_t)(1u << prng_below(d->prng, 8));
+    }
+    damage_add(d, damage);
+    d->fired[fault]++;
+    return true;
+}
+
+bool sim_disk_is_hurt(const struct sim_disk *d)
+{
+    bool will_be = d->trap_left > 0 &&
+                   (d->trap == SIM_FAULT_MISDIRECT || d->trap == SIM_FAULT_LOST_WRITE);
+    return will_be || d->damages_count > 0;
+}
+
+bool sim_disk_is_damaged_at(const struct sim_disk *d, int file, uint64_t offset, size_t size)
+{
+    for (size_t i = 0; i < d->damages_count; i++) {
+        if (damage_overlaps(&d->damages[i], file, offset, size)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void sim_disk_forget_damage(struct sim_disk *d)
+{
+    d->damages_count = 0;
+}
+
+void sim_disk_cut(struct sim_disk *d, const char *name, uint64_t offset)
+{
+    for (size_t i = d->durable.count; i-- > 0;) {
+        const struct dirent *entry = &d->durable.entries[i];
+        struct inode *inode = &d->inodes[entry->inode];
+        if (strcmp(entry->name, name) == 0 && offset < inode->size) {
+            memset(inode->data + offset, 0, (size_t)(inode->size - offset));
+        } else if (is_segment(entry->name) && strcmp(entry->name, name) > 0) {
+            char gone[WAL_IO_NAME_SIZE];
+            memcpy(gone, entry->name, sizeof gone);
+            dir_unlink(&d->seen, gone);
+            dir_unlink(&d->durable, gone);
+        }
+    }
+    collect(d);
 }

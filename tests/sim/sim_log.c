@@ -18,6 +18,15 @@ struct sim_log_op {
     uint32_t crc32c;
 };
 
+/* One write, for the model. */
+struct sim_log_write {
+    struct sim_log_op *ops;
+    size_t count;
+    int file;
+    uint64_t offset;
+    size_t size; /* 0: nobody knows where, and nothing in it matters */
+};
+
 struct block {
     struct block *next;
     struct wal_block wal;
@@ -51,10 +60,33 @@ uint32_t sim_log_model_crc32c(const struct sim_log_model *m, uint64_t index)
     return sim_log_model_term(m, index) != 0 ? m->entries[index - m->base - 1].crc32c : 0;
 }
 
+static void write_free(struct sim_log_write *w)
+{
+    if (w != NULL) {
+        free(w->ops);
+        free(w);
+    }
+}
+
+/* Takes the ops. */
+static struct sim_log_write *write_create(struct sim_log_op *ops, size_t count,
+                                          const struct wal_write *place)
+{
+    struct sim_log_write *w = calloc(1, sizeof *w);
+    CHECK(w != NULL);
+    *w = (struct sim_log_write){ops, count, place->file, place->offset, place->size};
+    return w;
+}
+
 void sim_log_model_close(struct sim_log_model *m)
 {
     free(m->entries);
-    free(m->pending);
+    write_free(m->pending);
+    write_free(m->last);
+    if (m->before != NULL) {
+        free(m->before->entries);
+        free(m->before);
+    }
     *m = (struct sim_log_model){0};
 }
 
@@ -83,6 +115,28 @@ static void model_apply(struct sim_log_model *m, const struct sim_log_op *op)
         m->count++;
         return;
     }
+}
+
+static void model_apply_all(struct sim_log_model *m, const struct sim_log_write *w)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        model_apply(m, &w->ops[i]);
+    }
+}
+
+/* The write is complete. Takes it. */
+static void model_write(struct sim_log_model *m, struct sim_log_write *w)
+{
+    if (m->before == NULL) {
+        m->before = calloc(1, sizeof *m->before);
+        CHECK(m->before != NULL);
+    }
+    if (m->last != NULL) {
+        model_apply_all(m->before, m->last);
+        write_free(m->last);
+    }
+    m->last = w;
+    model_apply_all(m, w);
 }
 
 static void model_copy(struct sim_log_model *to, const struct sim_log_model *from)
@@ -252,9 +306,8 @@ uint64_t sim_log_finish(struct sim_log *l)
     if (wal_core_write(&l->core, &l->write) != 0) {
         return 0;
     }
-    for (size_t i = 0; i < b->ops_count; i++) {
-        model_apply(l->model, &b->ops[i]);
-    }
+    model_write(l->model, write_create(b->ops, b->ops_count, &l->write));
+    b->ops = NULL;
     uint64_t ticket = b->ticket;
     bool reset = b->wal.has_reset;
     l->writing = NULL;
@@ -267,9 +320,51 @@ uint64_t sim_log_finish(struct sim_log *l)
 
 /* ---- open and close ---- */
 
+/* What is refused, with file and offset, is cut off there. */
+static bool shorten_log(struct sim_disk *disk, const char *error)
+{
+    char name[WAL_IO_NAME_SIZE];
+    unsigned long long offset;
+    if (sscanf(error, "%63s offset %llu", name, &offset) != 2) {
+        return false;
+    }
+    sim_disk_cut(disk, name, offset - offset % WAL_BLOCK_SIZE);
+    return true;
+}
+
+/* Is it what completed writes say, or that and the one that was under way? */
+static bool judge_whole(struct sim_log_model *m, const struct wal_recovered *r, char *why, size_t size)
+{
+    bool agrees = model_agrees(m, r, why, size);
+    if (!agrees && m->pending != NULL) {
+        struct sim_log_model with;
+        model_copy(&with, m);
+        model_apply_all(&with, m->pending);
+        agrees = model_agrees(&with, r, why, size);
+        free(with.entries);
+        if (agrees) {
+            model_write(m, m->pending);
+            m->pending = NULL;
+        }
+    }
+    return agrees;
+}
+
+/* Without the last write of a process that was killed, and something is wrong with just that one. */
+static bool judge_cut(const struct sim_log_model *m, const struct wal_recovered *r,
+                      const struct sim_disk *disk)
+{
+    char why[256];
+    const struct sim_log_write *last = m->last;
+    return last != NULL && last->size > 0 && m->before != NULL &&
+           sim_disk_is_damaged_at(disk, last->file, last->offset, last->size) &&
+           model_agrees(m->before, r, why, sizeof why);
+}
+
 struct sim_log *sim_log_open(struct sim_disk *disk, uint64_t node_id, uint64_t segment_size,
-                             struct sim_log_model *model, struct wal_recovered *recovered,
-                             bool *broken, char *error, size_t error_size)
+                             bool shorten, struct sim_log_model *model,
+                             struct wal_recovered *recovered, enum sim_log_outcome *outcome,
+                             char *error, size_t error_size)
 {
     struct sim_log *l = calloc(1, sizeof *l);
     CHECK(l != NULL);
@@ -280,46 +375,52 @@ struct sim_log *sim_log_open(struct sim_disk *disk, uint64_t node_id, uint64_t s
     if (l->capacity > BLOCK_CAPACITY) {
         l->capacity = BLOCK_CAPACITY;
     }
-    *broken = false;
     struct wal_core_config config = {
         .cluster_id = {1, 2, 3},
         .node_id = node_id,
         .segment_size = segment_size,
         .spares_max = 4,
     };
-    if (wal_core_open(&l->core, &config, sim_disk_io(disk), recovered) != 0) {
-        *broken = !sim_disk_is_dead(disk);
+    int rv = wal_core_open(&l->core, &config, sim_disk_io(disk), recovered);
+    if (rv != 0 && shorten && !sim_disk_has_failed(disk) && shorten_log(disk, l->core.error)) {
+        rv = wal_core_open(&l->core, &config, sim_disk_io(disk), recovered);
+    }
+    if (rv != 0) {
+        *outcome = sim_disk_has_failed(disk) ? SIM_LOG_DIED : SIM_LOG_REFUSED;
         snprintf(error, error_size, "%s", l->core.error);
         free(l);
         return NULL;
     }
-    /* Either without the write that was under way, or with all of it. */
     char why[256];
-    bool agrees = model_agrees(model, recovered, why, sizeof why);
-    if (!agrees && model->pending_count > 0) {
-        struct sim_log_model with;
-        model_copy(&with, model);
-        for (size_t i = 0; i < model->pending_count; i++) {
-            model_apply(&with, &model->pending[i]);
-        }
-        agrees = model_agrees(&with, recovered, why, sizeof why);
-        free(agrees ? model->entries : with.entries);
-        if (agrees) {
-            *model = with;
-        }
-    }
-    free(model->pending);
-    model->pending = NULL;
-    model->pending_count = 0;
-    if (!agrees) {
-        *broken = true;
+    *outcome = judge_whole(model, recovered, why, sizeof why)  ? SIM_LOG_OPENED
+               : judge_cut(model, recovered, disk) && !shorten ? SIM_LOG_CUT
+                                                               : SIM_LOG_WRONG;
+    if (*outcome != SIM_LOG_OPENED) {
         snprintf(error, error_size, "recovered %s", why);
         wal_recovered_close(recovered);
         wal_core_close(&l->core);
         free(l);
         return NULL;
     }
+    write_free(model->pending);
+    model->pending = NULL;
     return l;
+}
+
+bool sim_log_stop(struct sim_log *l)
+{
+    if (l->writing != NULL) {
+        (void)sim_log_finish(l);
+    }
+    while (!sim_disk_has_failed(l->disk) && sim_log_begin(l) == 1) {
+        (void)sim_log_finish(l);
+    }
+    if (sim_disk_has_failed(l->disk) || wal_core_mark(&l->core) != 0) {
+        return false;
+    }
+    /* The same term and vote again: whoever loses it has lost nothing. */
+    model_write(l->model, write_create(NULL, 0, &(struct wal_write){.size = 0}));
+    return true;
 }
 
 void sim_log_close(struct sim_log *l)
@@ -339,12 +440,11 @@ void sim_log_close(struct sim_log *l)
 void sim_log_crash(struct sim_log *l)
 {
     if (l->writing != NULL) {
-        free(l->model->pending);
-        l->model->pending = l->writing->ops;
-        l->model->pending_count = l->writing->ops_count;
+        write_free(l->model->pending);
+        l->model->pending = write_create(l->writing->ops, l->writing->ops_count, &l->write);
         l->writing->ops = NULL;
-        /* When the disk died in this very write it has torn it already. */
-        if (!sim_disk_is_dead(l->disk)) {
+        /* When the disk failed in this very write it has torn it already. */
+        if (!sim_disk_has_failed(l->disk)) {
             sim_disk_tear(l->disk, l->write.file, l->write.offset, l->write.data, l->write.size);
         }
     }

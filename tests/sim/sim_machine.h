@@ -27,6 +27,7 @@ struct sim_machine {
     void (*freeze)(void *machine);
     void (*slice)(void *machine);
     uint8_t *(*save)(void *machine, size_t *size);
+    void (*abandon)(void *machine); /* instead of save: it could not be written */
     void *(*load)(const uint8_t *data, size_t size);
     /* Replicated time, and the time that a batch carries. NULL: a machine without time. */
     int64_t (*time_ms)(void *machine);

@@ -3,10 +3,12 @@
  *     holdfast-sim --seed 17                      one seed
  *     holdfast-sim --seed 1 --count 500           many
  *     holdfast-sim --seed 17 --verbose            with a trace
+ *     holdfast-sim --for 3600 --jobs 2            as many as an hour of two processors allows
+ *     holdfast-sim --faults rot,crash --count 50  only of these kinds; --list-faults names all
  *     holdfast-sim --disable-guard n1 --count 50 --expect-violation
  *
  * Exit 0: nothing found (with --expect-violation: something was). 1: a violation, with the command that
- * replays it. 2: usage. */
+ * replays it, or a fault that never struck in many seeds. 2: usage. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,6 +18,7 @@
 
 #include "base/log.h"
 #include "raft/driver_internal.h"
+#include "tests/sim/sim_campaign.h"
 #include "tests/sim/sim_database.h"
 
 static const struct {
@@ -33,7 +36,9 @@ static const struct {
     {"n12", DRIVER_GUARD_INSTALL_RETRY},
     {"n14", DRIVER_GUARD_PRE_VOTE_TERM},
     {"install-busy", DRIVER_GUARD_INSTALL_BUSY},
-    {"snapshot-stored", DRIVER_GUARD_SNAPSHOT_STORED},
+    /* Each would do alone, here. */
+    {"snapshot-stored", DRIVER_GUARD_SNAPSHOT_STORED | DRIVER_GUARD_CHECKPOINT_STORED},
+    {"checkpoint-stored", DRIVER_GUARD_CHECKPOINT_STORED},
     {"noop", DRIVER_GUARD_NOOP},
     {"hold", DRIVER_GUARD_HOLD},
     {"same-write", DRIVER_GUARD_SAME_WRITE},
@@ -60,8 +65,9 @@ static struct sim_options options = {
     .seed = 1,
     .duration_us = 20000000,
     .machine = &sim_machine_chain,
+    .faults = SIM_FAULTS_ALL,
 };
-static const char *guard_name;
+static const char *guard_name, *faults_given, *faults_denied;
 static bool expect_violation;
 
 static void put(const char *text)
@@ -73,15 +79,19 @@ static void put(const char *text)
 /* A violation, or a CHECK of the code under test. */
 static void handle_abort(int signal_number)
 {
-    char line[256];
+    char line[1024];
     int size = snprintf(line, sizeof line,
                         "signal %d at seed %llu\nreplay: holdfast-sim --seed %llu --duration %llu "
-                        "--machine %s%s%s --verbose\n",
+                        "--machine %s%s%s%s%s%s%s --verbose\n",
                         signal_number, (unsigned long long)options.seed,
                         (unsigned long long)options.seed,
                         (unsigned long long)(options.duration_us / 1000000), options.machine->name,
                         guard_name != NULL ? " --disable-guard " : "",
-                        guard_name != NULL ? guard_name : "");
+                        guard_name != NULL ? guard_name : "",
+                        faults_given != NULL ? " --faults " : "",
+                        faults_given != NULL ? faults_given : "",
+                        faults_denied != NULL ? " --no-faults " : "",
+                        faults_denied != NULL ? faults_denied : "");
     if (size > 0) {
         put(line);
     }
@@ -92,8 +102,9 @@ static void usage(void)
 {
     fprintf(stderr,
             "usage: holdfast-sim [--seed N] [--count N] [--duration SECONDS] [--machine NAME]\n"
+            "                    [--for SECONDS] [--jobs N] [--faults NAME,...] [--no-faults NAME,...]\n"
             "                    [--twice-every N] [--disable-guard NAME] [--expect-violation]\n"
-            "                    [--verbose] [--quiet]\n");
+            "                    [--list-faults] [--verbose] [--quiet]\n");
     exit(2);
 }
 
@@ -107,11 +118,31 @@ static unsigned long long number(const char *text)
     return value;
 }
 
+/* Guards that are not the driver's: what the simulator can do wrong in place of other parts. */
+static bool disable_own_guard(const char *name)
+{
+    const struct {
+        const char *name;
+        bool *off;
+    } own[] = {
+        {"clocks", &options.clocks_deaf},
+        {"edge", &options.edge_open},
+        {"recovery", &options.log_shortens},
+        {"disk-watch", &options.disk_unwatched},
+    };
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+        if (strcmp(own[i].name, name) == 0) {
+            *own[i].off = true;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void disable_guard(const char *name)
 {
     guard_name = name;
-    if (strcmp(name, "clocks") == 0) {
-        options.clocks_deaf = true;
+    if (disable_own_guard(name)) {
         return;
     }
     for (size_t i = 0; i < sizeof database_guards / sizeof database_guards[0]; i++) {
@@ -129,6 +160,13 @@ static void disable_guard(const char *name)
     usage();
 }
 
+static void list_faults(void)
+{
+    for (unsigned fault = 0; fault < SIM_FAULTS; fault++) {
+        printf("%s\n", sim_fault_name((enum sim_fault)fault));
+    }
+}
+
 static const struct sim_machine *find_machine(const char *name)
 {
     for (size_t i = 0; i < sizeof machines / sizeof machines[0]; i++) {
@@ -140,46 +178,6 @@ static const struct sim_machine *find_machine(const char *name)
     return NULL;
 }
 
-static void add(struct sim_stats *to, const struct sim_stats *from)
-{
-    const uint64_t *values = (const uint64_t *)(const void *)from;
-    uint64_t *sums = (uint64_t *)(void *)to;
-    uint64_t worst_ms = to->clock_worst_ms > from->clock_worst_ms ? to->clock_worst_ms
-                                                                  : from->clock_worst_ms;
-    for (size_t i = 0; i < sizeof *to / sizeof *sums; i++) {
-        sums[i] += values[i];
-    }
-    to->clock_worst_ms = worst_ms;
-}
-
-static void print_stats(const struct sim_stats *t)
-{
-    printf("events %llu, messages %llu, submits %llu, acknowledged %llu, unknown %llu, reads %llu\n"
-           "entries committed %llu, elections %llu, faults %llu, crashes %llu (by disk %llu), "
-           "restarts %llu, torn writes %llu\n"
-           "checkpoints %llu, installs %llu (failed %llu), transfers %llu, changes applied %llu\n"
-           "disks lost %llu, refilled %llu, installs taken up again %llu, tickets given again %llu, removed and told so %llu\n"
-           "clock faults %llu, steps of all %llu, times anchored anew %llu (alone %llu), by floor %llu, gone on "
-           "%llu, handed over %llu, worst %llu ms\n",
-           (unsigned long long)t->events, (unsigned long long)t->messages,
-           (unsigned long long)t->submits, (unsigned long long)t->acknowledged,
-           (unsigned long long)t->unknown, (unsigned long long)t->reads,
-           (unsigned long long)t->commits, (unsigned long long)t->elections,
-           (unsigned long long)t->faults, (unsigned long long)t->crashes,
-           (unsigned long long)t->disk_crashes, (unsigned long long)t->restarts,
-           (unsigned long long)t->torn, (unsigned long long)t->checkpoints,
-           (unsigned long long)t->installs, (unsigned long long)t->installs_failed,
-           (unsigned long long)t->transfers, (unsigned long long)t->changes,
-           (unsigned long long)t->disks_lost, (unsigned long long)t->refilled,
-           (unsigned long long)t->resumed, (unsigned long long)t->tickets_again,
-           (unsigned long long)t->dismissed,
-           (unsigned long long)t->clock_faults, (unsigned long long)t->clock_steps,
-           (unsigned long long)t->clock_anchors, (unsigned long long)t->clock_alone, (unsigned long long)t->clock_floors,
-           (unsigned long long)t->clock_goes_on, (unsigned long long)t->clock_hand_overs,
-           (unsigned long long)t->clock_worst_ms);
-    sim_database_print(t);
-}
-
 int main(int argc, char **argv)
 {
     static const struct option table[] = {
@@ -187,6 +185,11 @@ int main(int argc, char **argv)
         {"count", required_argument, NULL, 'n'},
         {"duration", required_argument, NULL, 'd'},
         {"machine", required_argument, NULL, 'm'},
+        {"for", required_argument, NULL, 'f'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"faults", required_argument, NULL, 'a'},
+        {"no-faults", required_argument, NULL, 'b'},
+        {"list-faults", no_argument, NULL, 'l'},
         {"twice-every", required_argument, NULL, 't'},
         {"disable-guard", required_argument, NULL, 'g'},
         {"expect-violation", no_argument, NULL, 'e'},
@@ -194,15 +197,17 @@ int main(int argc, char **argv)
         {"quiet", no_argument, NULL, 'q'},
         {NULL, 0, NULL, 0},
     };
-    unsigned long long count = 1, twice_every = 0;
-    bool quiet = false;
+    struct sim_campaign campaign = {.options = &options, .count = 1};
+    bool counted = false;
+    uint64_t set;
     for (int letter; (letter = getopt_long(argc, argv, "", table, NULL)) != -1;) {
         switch (letter) {
         case 's':
             options.seed = number(optarg);
             break;
         case 'n':
-            count = number(optarg);
+            campaign.count = number(optarg);
+            counted = true;
             break;
         case 'd':
             options.duration_us = number(optarg) * 1000000;
@@ -211,11 +216,34 @@ int main(int argc, char **argv)
             options.machine = find_machine(optarg);
             break;
         case 't':
-            twice_every = number(optarg);
+            campaign.twice_every = number(optarg);
             break;
         case 'g':
             disable_guard(optarg);
             break;
+        case 'f':
+            campaign.seconds = number(optarg);
+            break;
+        case 'j':
+            campaign.jobs = (unsigned)number(optarg);
+            break;
+        case 'a':
+            faults_given = optarg;
+            if (!sim_fault_parse(optarg, &set)) {
+                usage();
+            }
+            options.faults &= set;
+            break;
+        case 'b':
+            faults_denied = optarg;
+            if (!sim_fault_parse(optarg, &set)) {
+                usage();
+            }
+            options.faults &= ~set;
+            break;
+        case 'l':
+            list_faults();
+            return 0;
         case 'e':
             expect_violation = true;
             break;
@@ -223,46 +251,27 @@ int main(int argc, char **argv)
             options.verbose = true;
             break;
         case 'q':
-            quiet = true;
+            campaign.quiet = true;
             break;
         default:
             usage();
         }
     }
-    if (optind != argc) {
+    if (optind != argc || campaign.count == 0 || campaign.jobs > SIM_JOBS_MAX ||
+        (expect_violation && campaign.jobs > 0)) {
         usage();
     }
+    if (campaign.seconds > 0) {
+        campaign.count = counted ? campaign.count : 0;
+        campaign.jobs = campaign.jobs > 0 || expect_violation ? campaign.jobs : 1;
+    }
+    campaign.first = options.seed;
     setvbuf(stdout, NULL, _IOLBF, 0);
     log_init("holdfast-sim", options.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
     signal(SIGABRT, handle_abort);
     if (expect_violation) {
         signal(SIGSEGV, handle_abort);
     }
-    struct sim_stats total = {0};
-    unsigned long long first = options.seed;
-    for (unsigned long long i = 0; i < count; i++) {
-        struct sim_stats stats;
-        uint64_t hash;
-        options.seed = first + i;
-        sim_run(&options, &stats, &hash);
-        add(&total, &stats);
-        if (!quiet && count > 1 && (i + 1) % 100 == 0) {
-            printf("%llu seeds\n", i + 1);
-        }
-        if (twice_every != 0 && i % twice_every == 0) {
-            uint64_t again;
-            sim_run(&options, &stats, &again);
-            if (again != hash) {
-                printf("VIOLATION: seed %llu does not replay: %016llx, then %016llx\n",
-                       (unsigned long long)options.seed, (unsigned long long)hash,
-                       (unsigned long long)again);
-                return 1;
-            }
-        }
-    }
-    printf("seeds %llu..%llu, %llu virtual s of faults each, machine %s: no violation\n", first,
-           first + count - 1, (unsigned long long)(options.duration_us / 1000000),
-           options.machine->name);
-    print_stats(&total);
-    return expect_violation ? 1 : 0;
+    int found = sim_campaign_run(&campaign);
+    return expect_violation ? 1 : found;
 }

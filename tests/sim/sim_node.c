@@ -7,7 +7,10 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "raft/driver_internal.h"
+#include "server/disk_guard.h"
 #include "tests/sim/sim_database.h"
+
+#define CHECKPOINT_RETRY_US 1000000 /* after one that failed */
 
 /* ---- images and checkpoints ---- */
 
@@ -245,23 +248,42 @@ uint64_t sim_node_now_ms(const struct sim_node *n)
     return n->clock_base_ms + n->sim->now_us * n->clock_rate_ppm / 1000000 / 1000;
 }
 
+static struct sim_disk *disk_create(struct sim *s)
+{
+    struct sim_disk *disk = sim_disk_create(&s->prng, s->stats.fired);
+    sim_disk_set_torn(disk, sim_fault_on(s, SIM_FAULT_TORN));
+    return disk;
+}
+
+bool sim_node_is_hurt(const struct sim_node *n)
+{
+    return n->refilling || n->refused || sim_disk_is_hurt(n->disk);
+}
+
 void sim_node_init(struct sim *s, unsigned index)
 {
     struct sim_node *n = &s->nodes[index];
     n->sim = s;
     n->index = index;
     n->id = index + 1;
-    n->disk = sim_disk_create(&s->prng);
+    n->disk = disk_create(s);
     n->clock_base_ms = sim_below(s, 1000000);
-    n->clock_rate_ppm = s->swarm.skew ? 900000 + sim_below(s, 200001) : 1000000;
+    bool skew = sim_fault_on(s, SIM_FAULT_CLOCK_RATE);
+    n->clock_rate_ppm = skew ? 900000 + sim_below(s, 200001) : 1000000;
+    s->stats.fired[SIM_FAULT_CLOCK_RATE] += skew;
 }
 
 /* What a process holds in memory is gone. */
 static void forget(struct sim_node *n)
 {
+    if (n->up) {
+        wal_watch_close(&n->watch);
+    }
     sim_persister_close(n);
     n->up = false;
     n->life++;
+    n->silent = false;
+    n->checkpoint_not_before_us = 0;
     if (n->driver != NULL) {
         driver_destroy(n->driver);
         n->driver = NULL;
@@ -305,7 +327,9 @@ void sim_node_crash(struct sim_node *n)
     s->stats.crashes++;
     s->stats.disk_crashes += sim_disk_is_dead(n->disk);
     /* A checkpoint that was being written is there, whole, or it is not. */
-    if (n->checkpointing && n->running.index > n->kept[0].position.index && sim_one_in(s, 3)) {
+    if (n->checkpointing && n->running.index > n->kept[0].position.index &&
+        !sim_disk_is_full(n->disk) && driver_checkpoint_may_end(n->driver, &n->running) &&
+        sim_one_in(s, 3)) {
         struct sim_image *image = finish_image(n);
         make_current(n, &n->running, image);
         sim_image_release(image);
@@ -320,6 +344,22 @@ void sim_node_crash(struct sim_node *n)
     sim_push(s, down_us, SIM_RESTART, n, 0, 0, NULL, 0);
 }
 
+void sim_node_stop(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    if (!n->up || !sim_log_stop(n->log)) {
+        sim_node_crash(n);
+        return;
+    }
+    sim_trace(s, "node %u: stops", n->index + 1);
+    s->stats.fired[SIM_FAULT_STOP]++;
+    sim_log_close(n->log);
+    n->log = NULL;
+    forget(n);
+    sim_network_node_down(n, false);
+    sim_push(s, 5000 + sim_below(s, 3000000), SIM_RESTART, n, 0, 0, NULL, 0);
+}
+
 void sim_node_lose_disk(struct sim_node *n)
 {
     struct sim *s = n->sim;
@@ -329,7 +369,7 @@ void sim_node_lose_disk(struct sim_node *n)
     sim_trace(s, "node %u: its disk is lost", n->index + 1);
     s->stats.disks_lost++;
     sim_disk_destroy(n->disk);
-    n->disk = sim_disk_create(&s->prng);
+    n->disk = disk_create(s);
     sim_log_model_close(&n->durable);
     part_drop(n);
     for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
@@ -340,6 +380,7 @@ void sim_node_lose_disk(struct sim_node *n)
      * and the leaders of each term must show. */
     n->voted_term = n->voted_for = 0;
     n->refilling = true;
+    n->refused = false;
 }
 
 void sim_node_address(unsigned index, char out[static REPLICA_ADDRESS_SIZE])
@@ -357,27 +398,67 @@ static void bootstrap_list(struct sim *s, struct membership *m)
     }
 }
 
+/* It does not start: what an operator does about it. Later. */
+static void log_refuses(struct sim_node *n, enum sim_log_outcome outcome, const char *error)
+{
+    struct sim *s = n->sim;
+    switch (outcome) {
+    case SIM_LOG_OPENED:
+        CHECK_UNREACHABLE();
+    case SIM_LOG_DIED:
+        break; /* it is started again */
+    case SIM_LOG_REFUSED:
+        if (!sim_disk_is_hurt(n->disk)) {
+            sim_violation(s, "node %u: the log does not recover: %s", n->index + 1, error);
+        }
+        if (strstr(error, ".wal") == NULL) {
+            sim_violation(s, "node %u: a refusal that names no file: %s", n->index + 1, error);
+        }
+        sim_trace(s, "node %u: refused: %s", n->index + 1, error);
+        s->stats.refused++;
+        n->refused = true;
+        break;
+    case SIM_LOG_CUT:
+        sim_trace(s, "node %u: its last write is damaged and cut", n->index + 1);
+        s->stats.cut++;
+        n->refused = true;
+        break;
+    case SIM_LOG_WRONG:
+        sim_violation(s, "node %u: the log does not recover: %s", n->index + 1, error);
+    }
+    sim_push(s, 1000 + sim_below(s, 500000), SIM_RESTART, n, 0, 0, NULL, 0);
+}
+
 void sim_node_start(struct sim_node *n)
 {
     struct sim *s = n->sim;
     struct wal_recovered recovered;
     char error[512] = "";
-    bool broken;
+    enum sim_log_outcome outcome;
     if (n->gone) {
         return;
     }
+    if (n->stuck_until_us > s->now_us) { /* what hangs may still be written: the directory is locked */
+        sim_push(s, n->stuck_until_us - s->now_us + 1, SIM_RESTART, n, 0, 0, NULL, 0);
+        return;
+    }
+    if (n->refused) {
+        sim_trace(s, "node %u: is rebuilt", n->index + 1);
+        sim_node_lose_disk(n);
+    }
     sim_disk_restart(n->disk);
-    if (s->swarm.disk_crashes && !s->healing && sim_one_in(s, 10)) {
+    if (sim_fault_on(s, SIM_FAULT_DISK_DEATH) && !s->healing && sim_one_in(s, 10)) {
         sim_disk_arm(n->disk, 1 + (unsigned)sim_below(s, 12)); /* dies again, perhaps in recovery */
     }
-    n->log = sim_log_open(n->disk, n->id, s->swarm.segment_size, &n->durable, &recovered, &broken,
-                          error, sizeof error);
+    n->log = sim_log_open(n->disk, n->id, s->swarm.segment_size, s->options.log_shortens, &n->durable,
+                          &recovered, &outcome, error, sizeof error);
     if (n->log == NULL) {
-        if (broken) {
-            sim_violation(s, "node %u: the log does not recover: %s", n->index + 1, error);
-        }
-        sim_push(s, 1000 + sim_below(s, 500000), SIM_RESTART, n, 0, 0, NULL, 0);
+        log_refuses(n, outcome, error);
         return;
+    }
+    if (sim_disk_is_hurt(n->disk)) {
+        sim_disk_forget_damage(n->disk); /* all that was durable was found */
+        s->stats.harmless++;
     }
     s->stats.restarts++;
     s->stats.torn += recovered.torn_bytes > 0;
@@ -386,6 +467,7 @@ void sim_node_start(struct sim_node *n)
     machine_load(n);
     sim_clock_loaded(n, true);
     n->checkpoint_last = n->kept[0].position.index;
+    wal_watch_init(&n->watch);
 
     struct driver_config config = {
         .id = n->id,
@@ -418,8 +500,10 @@ void sim_node_start(struct sim_node *n)
     if (n->refilling && !driver_refilling(n->driver)) {
         n->refilling = false; /* the guard is off: it believes itself whole */
     }
-    sim_network_node_up(n);
     sim_clock_start(n);
+    if (sim_fault_on(s, SIM_FAULT_STUCK_DISK)) {
+        sim_push(s, WAL_WATCH_INTERVAL_MS * 1000, SIM_WATCH, n, 0, 0, NULL, 0);
+    }
     sim_persister_start(n);
     sim_node_after(n);
 }
@@ -431,23 +515,27 @@ static void begin_write(struct sim_node *n)
     struct sim *s = n->sim;
     int begun = sim_log_begin(n->log);
     if (begun <= 0) {
-        return; /* -1 is seen by the caller: the disk is dead */
+        return; /* -1 is seen by the caller: the disk failed */
     }
     n->disk_busy = true;
+    wal_watch_begin(&n->watch, "write");
     uint64_t latency = 50 + sim_below(s, 1500);
-    if (n->slow_until_us > s->now_us) {
+    if (n->stuck_until_us > s->now_us) {
+        latency = n->stuck_until_us - s->now_us;
+    } else if (n->slow_until_us > s->now_us) {
         latency = 20000 + sim_below(s, 100000);
     } else if (sim_one_in(s, 300)) {
         latency += sim_below(s, 200000);
     }
-    sim_push(s, latency, SIM_DISK, n, 0, 0, NULL, 0);
+    sim_push(s, latency, SIM_DISK, n, ++n->write, 0, NULL, 0);
 }
 
 static void begin_checkpoint(struct sim_node *n)
 {
     struct sim *s = n->sim;
     if (!s->swarm.checkpoints || n->checkpointing || driver_installing(n->driver) ||
-        n->applied < n->checkpoint_last + s->swarm.checkpoint_entries || n->applied == 0) {
+        n->applied < n->checkpoint_last + s->swarm.checkpoint_entries || n->applied == 0 ||
+        n->checkpoint_not_before_us > s->now_us) {
         return;
     }
     driver_checkpoint_begin(n->driver, &n->running);
@@ -477,10 +565,10 @@ void sim_node_after(struct sim_node *n)
         return;
     }
     sim_persister_after(n);
-    if (!n->disk_busy && !sim_disk_is_dead(n->disk)) {
+    if (!n->disk_busy && !sim_disk_has_failed(n->disk)) {
         begin_write(n);
     }
-    if (sim_disk_is_dead(n->disk)) {
+    if (sim_disk_has_failed(n->disk)) {
         sim_node_crash(n); /* fail-stop */
         return;
     }
@@ -495,15 +583,21 @@ void sim_node_after(struct sim_node *n)
     }
 }
 
+void sim_node_unstick(struct sim_node *n)
+{
+    n->stuck_until_us = 0;
+    if (n->up && n->disk_busy) {
+        sim_push(n->sim, 1, SIM_DISK, n, n->write, 0, NULL, 0);
+    }
+}
+
 /* ---- events ---- */
 
-static void event_message(struct sim_node *n, const struct sim_event *e)
+static void event_message(struct sim_node *n, struct sim_event *e)
 {
     struct sim *s = n->sim;
     unsigned from = (unsigned)e->a - 1;
-    const struct sim_link *link =
-        from < n->index ? &s->links[from][n->index] : &s->links[n->index][from];
-    if (link->epoch != e->b || s->cut[from][n->index]) {
+    if (!sim_network_admits(n, e)) {
         return;
     }
     struct message m;
@@ -515,12 +609,53 @@ static void event_message(struct sim_node *n, const struct sim_event *e)
     }
 }
 
-static void event_disk(struct sim_node *n)
+static void event_disk(struct sim_node *n, const struct sim_event *e)
 {
+    struct sim *s = n->sim;
+    if (!n->disk_busy || e->a != n->write) {
+        return; /* it was over before, when the disk came back */
+    }
+    if (n->stuck_until_us > s->now_us) { /* it got stuck meanwhile */
+        sim_push(s, n->stuck_until_us - s->now_us, SIM_DISK, n, n->write, 0, NULL, 0);
+        return;
+    }
     n->disk_busy = false;
+    wal_watch_end(&n->watch);
     uint64_t ticket = sim_log_finish(n->log);
     if (ticket != 0) {
         driver_durable(n->driver, sim_node_now_ms(n), ticket);
+    }
+}
+
+/* What raft/wal.c and server/disk_guard.c do about a log's disk that is silent. */
+static void event_watch(struct sim_node *n)
+{
+    struct sim *s = n->sim;
+    sim_push(s, WAL_WATCH_INTERVAL_MS * 1000, SIM_WATCH, n, 0, 0, NULL, 0);
+    uint64_t now_ms = sim_node_now_ms(n);
+    uint64_t age_ms = wal_watch_observe(&n->watch, now_ms * 1000000) / 1000000;
+    uint64_t slow_ms = s->swarm.log_deadline_ms / DISK_GUARD_SLOW_DIVISOR;
+    slow_ms = slow_ms < DISK_GUARD_SLOW_MAX_MS ? slow_ms : DISK_GUARD_SLOW_MAX_MS;
+    bool leads = driver_get_state(n->driver).role == REPLICA_LEADER;
+    sim_check_silent(n, leads);
+    if (s->options.disk_unwatched) {
+        return;
+    }
+    if (age_ms >= s->swarm.log_deadline_ms) {
+        sim_trace(s, "node %u: gives its disk up", n->index + 1);
+        s->stats.stuck_ended++;
+        sim_node_crash(n);
+        return;
+    }
+    if ((age_ms >= slow_ms) != n->silent) {
+        n->silent = age_ms >= slow_ms;
+        sim_trace(s, "node %u: its disk is %s", n->index + 1, n->silent ? "silent" : "back");
+        driver_set_willing(n->driver, now_ms, !n->silent);
+    }
+    if (n->silent && leads && now_ms - n->handed_over_ms >= DISK_GUARD_SLOW_RETRY_MS) {
+        n->handed_over_ms = now_ms;
+        bool asked = driver_transfer(n->driver, now_ms, 0) == REPLICA_OK;
+        s->stats.stuck_hand_overs += asked;
     }
 }
 
@@ -540,8 +675,22 @@ static void event_checkpoint(struct sim_node *n)
     if (!n->checkpointing) {
         return; /* an install has replaced the state meanwhile */
     }
-    n->sim->stats.checkpoints++;
+    if (!driver_checkpoint_may_end(n->driver, &n->running)) {
+        sim_push(n->sim, 1000, SIM_CHECKPOINT, n, 0, 0, NULL, 0);
+        return;
+    }
     n->checkpointing = false;
+    if (sim_disk_is_full(n->disk)) {
+        sim_trace(n->sim, "node %u: no space for a checkpoint", n->index + 1);
+        n->sim->stats.checkpoints_failed++;
+        n->sim->stats.fired[SIM_FAULT_NO_SPACE]++;
+        n->sim->options.machine->abandon(n->machine);
+        n->checkpoint_last = n->kept[0].position.index;
+        n->checkpoint_not_before_us = n->sim->now_us + CHECKPOINT_RETRY_US;
+        driver_checkpoint_abandoned(n->driver);
+        return;
+    }
+    n->sim->stats.checkpoints++;
     struct sim_image *image = finish_image(n);
     if (n->running.index > n->kept[0].position.index) {
         make_current(n, &n->running, image);
@@ -556,8 +705,15 @@ static const struct sim_checkpoint *offered(struct sim_node *n)
     unsigned from = (unsigned)n->ticket_from - 1;
     struct sim_node *source = &s->nodes[from];
     if (!source->up || s->cut[from][n->index] || s->cut[n->index][from] ||
-        source->life != load_u64(n->ticket.data + 8) ||
-        (s->swarm.install_failures && !s->healing && sim_one_in(s, 12))) {
+        source->life != load_u64(n->ticket.data + 8)) {
+        return NULL;
+    }
+    if (sim_disk_is_full(n->disk)) {
+        s->stats.fired[SIM_FAULT_NO_SPACE]++;
+        return NULL;
+    }
+    if (sim_fault_on(s, SIM_FAULT_INSTALL) && !s->healing && sim_one_in(s, 12)) {
+        s->stats.fired[SIM_FAULT_INSTALL]++;
         return NULL;
     }
     for (size_t i = 0; i < SIM_CHECKPOINTS_KEPT; i++) {
@@ -612,7 +768,7 @@ static struct sim_image *part_image(struct sim_node *n, const struct sim_image *
 static void event_install(struct sim_node *n)
 {
     struct sim *s = n->sim;
-    bool deadly = s->swarm.crashes && !s->healing;
+    bool deadly = sim_fault_on(s, SIM_FAULT_CRASH) && !s->healing;
     if (deadly && sim_one_in(s, 40)) {
         sim_trace(s, "node %u: dies while it installs", n->index + 1);
         sim_node_crash(n);
@@ -655,6 +811,17 @@ static void event_install(struct sim_node *n)
     driver_install_done(n->driver, sim_node_now_ms(n), &position, true);
 }
 
+static void event_notice(struct sim_node *n, const struct sim_event *e)
+{
+    int connected = sim_network_notice(n, e);
+    if (connected == 1) {
+        sim_clock_ask(n, e->a);
+        driver_peer_connected(n->driver, sim_node_now_ms(n), e->a);
+    } else if (connected == 0) {
+        driver_peer_disconnected(n->driver, sim_node_now_ms(n), e->a);
+    }
+}
+
 void sim_node_event(struct sim_node *n, struct sim_event *e)
 {
     switch (e->kind) {
@@ -662,7 +829,7 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
         event_message(n, e);
         break;
     case SIM_DISK:
-        event_disk(n);
+        event_disk(n, e);
         break;
     case SIM_TICK:
         event_tick(n, e);
@@ -674,12 +841,15 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
         event_install(n);
         break;
     case SIM_LINK_NOTICE:
-        if (e->b != 0) {
-            sim_clock_ask(n, e->a);
-            driver_peer_connected(n->driver, sim_node_now_ms(n), e->a);
-        } else {
-            driver_peer_disconnected(n->driver, sim_node_now_ms(n), e->a);
+        event_notice(n, e);
+        break;
+    case SIM_DIE:
+        if (!n->sim->healing) {
+            sim_node_crash(n);
         }
+        break;
+    case SIM_WATCH:
+        event_watch(n);
         break;
     case SIM_CLOCK:
         sim_clock_tick(n);
@@ -697,9 +867,7 @@ void sim_node_event(struct sim_node *n, struct sim_event *e)
     case SIM_HEAL:
         CHECK_UNREACHABLE();
     }
-    if (n->paused_until_us <= n->sim->now_us) { /* else the loop is frozen, and only its thread was here */
-        sim_node_after(n);
-    }
+    sim_node_after(n);
 }
 
 struct sim_node *sim_leader(struct sim *s)

@@ -7,6 +7,8 @@
 #include "base/check.h"
 #include "tests/sim/sim_database.h"
 
+#define START_US 1000000
+
 /* ---- chance ---- */
 
 bool sim_one_in(struct sim *s, uint64_t n)
@@ -104,15 +106,14 @@ void sim_push(struct sim *s, uint64_t delay_us, enum sim_event_kind kind, struct
                  });
 }
 
-/* A frozen process, or only its loop: what happens to it happens when it thaws, in the same order. */
+/* A frozen process: what happens to it happens when it thaws, in the same order. */
 static bool put_off(struct sim *s, struct sim_event *e)
 {
     if (e->node == SIM_NODES_MAX || e->kind == SIM_RESTART) {
         return false;
     }
     struct sim_node *n = &s->nodes[e->node];
-    bool of_thread = e->kind == SIM_PERSISTER && (e->a == PERSISTER_STEP || e->a == PERSISTER_DELIVERY);
-    if (!n->up || n->paused_until_us <= s->now_us || (n->only_loop_paused && of_thread)) {
+    if (!n->up || n->paused_until_us <= s->now_us) {
         return false;
     }
     e->time_us = n->paused_until_us;
@@ -162,6 +163,8 @@ static void dispatch(struct sim *s, struct sim_event *e)
     case SIM_INSTALL:
     case SIM_LINK_NOTICE:
     case SIM_CLOCK:
+    case SIM_DIE:
+    case SIM_WATCH:
     case SIM_PERSISTER:
         if (s->nodes[e->node].up && e->life == s->nodes[e->node].life) {
             sim_node_event(&s->nodes[e->node], e);
@@ -198,7 +201,7 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
     CHECK(s != NULL);
     s->options = *options;
     s->prng = prng_init(options->seed);
-    s->now_us = 1000000;
+    s->now_us = START_US;
     sim_swarm_choose(s);
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         sim_node_init(s, i);
@@ -222,6 +225,8 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
     run_until(s, s->now_us + SIM_CONVERGENCE_US, sim_is_converged);
     sim_check_converged(s);
 
+    s->stats.seeds = 1;
+    s->stats.simulated_us = s->now_us - START_US;
     *stats = s->stats;
     *hash = s->hash;
     for (unsigned i = 0; i < s->swarm.nodes; i++) {

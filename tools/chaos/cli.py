@@ -12,6 +12,7 @@ import time
 import arguments
 import commands
 import faults
+import leftovers
 import nemesis
 import pages
 import scenario
@@ -163,7 +164,14 @@ def do_up(values):
 
 
 def do_down(values):
-    stand = open_stand(values)
+    for directory, removed in leftovers.sweep_abandoned():
+        print(f"holdfast-chaos: removed what was left in {directory}: {removed}", file=sys.stderr)
+    try:
+        stand = open_stand(values)
+    except Stop:  # it never came up whole, or parts of it are gone
+        if not leftovers.sweep(play_directory(values)):
+            raise
+        return OK
     wrong = stand.down() or []
     for line in wrong:
         print(line, file=sys.stderr)
@@ -250,7 +258,7 @@ def do_failpoints(values):
     if not stand.failpoints:
         raise Stop(ENVIRONMENT, "these programs have no failpoints", "meson setup -Dfailpoints=true, and up with --build")
     try:
-        name, = stand.resolve(values.NODE, ("leader", "follower", "any", "nID"))
+        name, = stand.resolve(values.NODE, ("leader", "follower", "any", "nID", "gateway", "gID"))
         points = failpoints.Socket(stand.failpoint_socket(name)).list()
     except (ValueError, OSError, failpoints.Refused) as e:
         raise Stop(REFUSED, f"{values.NODE}: {e}", "holdfast-chaos status") from None
@@ -264,7 +272,7 @@ def do_kinds(values):
     for name in values.KIND:
         if name not in faults.KINDS and name not in faults.ABSENT:
             raise Stop(USAGE, nemesis.complain(name))
-    kinds, left_out = faults.available(None)
+    kinds, left_out = nemesis.here(values.build)
     rows = []
     for name in sorted({*faults.KINDS, *faults.ABSENT}):
         if values.KIND and name not in values.KIND:
@@ -317,7 +325,7 @@ def do_run(values):
     s = scenario.load(values.SCENARIO, nemesis.complain)
     check_workload(s.base)
     need_build(values)
-    plan = s.plan(values.seed, values.time, values.workload, set(faults.available(None)[0]))
+    plan = s.plan(values.seed, values.time, values.workload, set(nemesis.here(values.build)[0]))
     result = conduct(plan, new_directory(values, "run"), values, keep=values.keep)
     tell(result, values)
     return result.status
@@ -431,12 +439,13 @@ def do_matrix(values):
         combos = matrix.only(combos, values.only) if values.only else combos
     except ValueError as e:
         raise Stop(USAGE, str(e)) from None
-    possible = [c for c in combos if not matrix.left_out(c)]
+    here = nemesis.here(values.build)
+    possible = [c for c in combos if not matrix.left_out(c, here)]
     if values.sample is not None:
         combos = matrix.sample(possible, values.sample, values.seed)
     if values.list:
         for c in combos:
-            why = matrix.left_out(c)
+            why = matrix.left_out(c, here)
             print(f"{matrix.name_of(c):40} {'left out: ' + why if why else c[1].title}")
         print(f"{len(combos)} combinations", file=sys.stderr)
         return OK
@@ -451,7 +460,7 @@ def do_matrix(values):
         name = matrix.name_of(combo)
         if name in done:
             continue
-        why = matrix.left_out(combo)
+        why = matrix.left_out(combo, here)
         if why:
             summary.leave_out(name, why)
             continue
@@ -506,7 +515,7 @@ def do_soak(values):
         if said := nemesis.complain(kind):
             raise Stop(USAGE, said)
     need_build(values)
-    available, missing = faults.available(None)
+    available, missing = nemesis.here(values.build)
     out = new_directory(values, "soak")
     out.mkdir(parents=True, exist_ok=True)
     summary = matrix.Summary(out, "soak", {"command": command_line(), "seed": values.seed, "left_out": missing})

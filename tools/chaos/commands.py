@@ -157,7 +157,7 @@ COMMANDS = (
     Command("failpoints", "List the failpoints of a node, with hit counts",
             "Of the cluster of up, whose programs must be built with -Dfailpoints=true. To arm one:\n"
             "holdfast-chaos inject failpoint n1 name=NAME action=abort",
-            "holdfast-chaos failpoints n1\n", (Parameter("NODE", "n1, n2, … or leader"), DIR)),
+            "holdfast-chaos failpoints n1\n", (Parameter("NODE", "n1, g1, … or leader"), DIR)),
     Command("pages", "Write docs/cli-chaos.md and the man page",
             "From the table that also makes --help. With --check: compare, exit status 1 when they differ.",
             "holdfast-chaos pages\nholdfast-chaos pages --check\n",

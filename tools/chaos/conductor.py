@@ -122,11 +122,24 @@ class Conductor:
             self.progress.say(f"left out: {text}")
         if wanted and not self.schedule:
             raise RuntimeError("none of its faults can be done here: " + "; ".join(self.left_out))
-        self.stand.up()
+        self.bring_up()
         self.history = history.Writer(self.out / "history.jsonl")
         options = workload.Options(kind=plan.workload, seed=plan.seed, **plan.workload_options)
         self.load = workload.Workload(self.stand, options, self.history)
         self.load.prepare()
+
+    def bring_up(self):
+        """Once more when it fails: a port can be gone between choosing and using it. Nothing is recorded yet."""
+        for left in (1, 0):
+            try:
+                self.stand.up()
+                return
+            except (AssertionError, OSError) as e:
+                if not left:
+                    raise
+                self.progress.say(f"the cluster did not come up ({str(e).splitlines()[0]}): once more")
+                shutil.rmtree(self.out / "nodes", ignore_errors=True)
+                self.stand = make_stand(self.plan, self.build, (self.out / "nodes").resolve())
 
     def hurt(self):
         self.load_begun = time.monotonic()
@@ -405,9 +418,9 @@ def make_stand(plan, build, logs):
 
     def have(need):
         return need in wanted and needs.missing([need], None) is None
-    network = plan.network if plan.network != "auto" else "namespaces" if have("namespaces") else "proxy"
+    # Where it can be had, a network of its own: nobody else's connection can take the port of a node that is down.
     return Stand(build, nodes=plan.nodes, gateways=plan.gateways, postgres=plan.postgres, standby=have("standby"),
-                 network=network, own_disks=have("own-disk"), seed=plan.seed, logs=logs,
+                 network=plan.network, own_disks=have("own-disk"), seed=plan.seed, logs=logs,
                  node_options=plan.node_options, gateway_options=plan.gateway_options)
 
 

@@ -62,7 +62,10 @@ class Socket:
 
 def of_program(path):
     """The points that a program has, without running it; {} when it was built without any."""
-    done = subprocess.run([str(path), "--failpoints", "list"], capture_output=True, text=True, timeout=PATIENCE_S)
+    try:
+        done = subprocess.run([str(path), "--failpoints", "list"], capture_output=True, text=True, timeout=PATIENCE_S)
+    except OSError:
+        return {}
     return parse(done.stdout) if done.returncode == 0 else {}
 
 

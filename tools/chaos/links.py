@@ -54,6 +54,10 @@ class Links:
     def make(self):
         """Before anything is started."""
 
+    def front_argv(self):
+        """Of a process that makes gateways reachable from outside; None when they are."""
+        return None
+
     def enter(self):
         """From here on this process can reach nodes and gateways; new threads and children as well."""
 
@@ -135,6 +139,11 @@ class Namespaces(Links):
             self.run("ip", "link", "set", "lo", "up", within=name)
             self.run("ip", "addr", "add", f"{SUBNET}.{node.id}/24", "dev", "eth0", within=name)
             self.run("ip", "link", "set", "eth0", "up", within=name)
+
+    def front_argv(self):
+        hub = f"/run/netns/{self.name('hub')}"
+        routes = [f"127.0.0.1:{port}=127.0.0.1:{port}={hub}" for g in self.stand.gateways for port in g.ports.values()]
+        return [sys.executable, str(PROXY), "0", str(self.control(0)), *routes] if routes else None
 
     def enter(self):
         if self.outside is None:

@@ -19,13 +19,13 @@ import re
 import time
 
 import commands
-import faults
 import nemesis
 import workload
 from conductor import write_json
 from plan import Event, Plan
 
 WORKLOADS = workload.KINDS
+RATE = {"matrix": 400, "soak": 200}  # calls/s: checkers take about as long as the workload did
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +95,8 @@ CASES = (
         ("pg-refuse", "pg", 2.0, {}))),
     Case("stale-standby", "a standby that lacks the last second takes over", **often(
         "pg-failover", "pg", 3.0, 10.0, behind_ms=1000)),
+    Case("failpoints", "one bad moment between two lines, any (a build with -Dfailpoints=true)", **in_turn(
+        3.0, ("failpoint", "leader", 2.5, {}), ("failpoint", "follower", 2.5, {}), ("failpoint", "gateway", 2.5, {}))),
     Case("gateway-kill", "the gateway dies with requests in its hands", **often("kill", "gateway", 0.5, 4.0)),
 )
 
@@ -151,12 +153,12 @@ def sample(combos, count, seed):
 def plan_of(combination, time_s, seed):
     kind, c = combination
     return Plan(name_of(combination), f"{kind} while {c.title}", seed=seed, workload=kind, time_s=time_s,
-                schedule=c.schedule(time_s), node_options=list(c.node_options))
+                workload_options={"rate": RATE["matrix"]}, schedule=c.schedule(time_s), node_options=list(c.node_options))
 
 
-def left_out(combination):
-    """Why nothing of it can be done on this machine, or None."""
-    kinds, missing = faults.available(None)
+def left_out(combination, here):
+    """Why nothing of it can be done on this machine, or None. here: what nemesis.here() says."""
+    kinds, missing = here
     wanted = sorted(combination[1].kinds())
     if any(k in kinds for k in wanted):
         return None
@@ -249,4 +251,4 @@ def soak_plan(seed, time_s, kind, kinds, available):
     """A round: faults of every kind, by the seed."""
     options = nemesis.Options(kinds=kinds or "all", mean_s=4.0, shortest_s=0.5, longest_s=5.0, overlap=2)
     return Plan(f"soak-{seed}", "everything, for long", seed=seed, workload=kind, time_s=time_s,
-                schedule=nemesis.schedule(seed, time_s, options, available=available))
+                workload_options={"rate": RATE["soak"]}, schedule=nemesis.schedule(seed, time_s, options, available=available))

@@ -9,8 +9,10 @@ Rules: no more than `overlap` at once; a kind is not injected while it is active
 healed in the last tenth of the time at the latest, so that the workload is seen to go on.
 """
 import dataclasses
+import pathlib
 import random
 
+import failpoints
 import faults
 from plan import Event, duration
 
@@ -20,7 +22,6 @@ TARGETS = {"leader": 5, "follower": 3, "any": 2, "majority": 1, "minority": 1, "
 SHORTER = {"majority": 0.6, "all": 0.5}  # nobody is served meanwhile: less of it
 # Rare, because each costs seconds in which nothing else can happen.
 WEIGHTS = {"restart": 0.7, "power-loss": 0.7}
-BY_NAME = ("failpoint",)  # says nothing without a parameter that only a person can give
 FIXED = ("bytes",)  # numbers that mean something as they are
 
 
@@ -69,9 +70,18 @@ def fits(target, targets):
     return all(t in targets or (t[:1] + "ID" in targets and t[1:].isdigit()) for t in target.split("+"))
 
 
+def here(build):
+    """({kind: class}, {kind: why not}) of this machine with these programs."""
+    kinds, missing = faults.available(None)
+    if "failpoint" in missing and failpoints.of_program(pathlib.Path(build) / "server/holdfastd"):
+        kinds["failpoint"] = faults.KINDS["failpoint"]
+        del missing["failpoint"]
+    return kinds, missing
+
+
 def usable(kinds=None, available=None):
     """Names, sorted: those asked for (None: all) that are there."""
-    return sorted(k for k in faults.KINDS if k not in BY_NAME and (kinds is None or k in kinds) and (available is None or k in available))
+    return sorted(k for k in faults.KINDS if (kinds is None or k in kinds) and (available is None or k in available))
 
 
 def schedule(seed, time_s, options, nodes=3, postgres=True, gateways=1, available=None):

@@ -54,7 +54,7 @@ class Plan:
     nodes: int = 3
     gateways: int = 1
     postgres: bool = True
-    network: str = "auto"  # proxy | namespaces | none; auto: what the schedule's kinds need
+    network: str = "auto"  # proxy | namespaces; auto: namespaces where they can be had
     node_options: list = dataclasses.field(default_factory=list)
     gateway_options: list = dataclasses.field(default_factory=list)
     workload: str = "mixed"

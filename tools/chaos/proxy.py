@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """What comes to one node, through which each byte passes and may not: a process of its own, told by a file what to do.
 
-    proxy.py NODE_ID CONTROL LISTEN=TARGET=raft|clients …       addresses HOST:PORT
+    proxy.py NODE_ID CONTROL LISTEN=TARGET=raft|clients|NETNS …       addresses HOST:PORT
+
+NETNS (a path, the last word of the last route): listens where it was started, connects from that network namespace.
 
 What it owns: the listening sockets, the connections through them. What it refuses: to make up, change or repeat bytes:
 a stream of TCP is in order and whole, or it ends.
@@ -20,6 +22,7 @@ Several rules for one way: all hold. Failure modes: the node does not listen: th
 would be without us. CONTROL is not there or not JSON: the last rules stay.
 """
 import asyncio
+import ctypes
 import json
 import os
 import random
@@ -29,6 +32,7 @@ import sys
 
 LOOK_S = 0.01
 CHUNK = 1 << 16
+CLONE_NEWNET = 0x40000000
 HELD_MAX = 64 << 20  # bytes kept for one way of one connection; then we stop reading, as a full socket would
 
 
@@ -192,6 +196,13 @@ class Proxy:
             writer.close()
 
 
+def enter(path):
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), f"cannot enter {path}")
+    os.close(fd)
+
+
 async def main(node, control, *routes):
     rules = Rules(control)
     proxy = Proxy(int(node), rules)
@@ -199,6 +210,8 @@ async def main(node, control, *routes):
         listen, target, kind = route.split("=")
         host, _, port = listen.rpartition(":")
         await asyncio.start_server(lambda r, w, t=target, k=kind: proxy.connection(r, w, t, k), host, int(port))
+    if kind.startswith("/"):
+        enter(kind)
     print("listening", file=sys.stderr, flush=True)
     await rules.watch()
 

@@ -156,8 +156,8 @@ class _Reader:
         if key in ("node-options", "gateway-options"):
             setattr(self.plan, key.replace("-", "_"), shlex.split(value))
         elif key == "network":
-            if value not in ("auto", "proxy", "namespaces", "none"):
-                raise ValueError(f"network is auto, proxy, namespaces or none, not {value}")
+            if value not in ("auto", "proxy", "namespaces"):
+                raise ValueError(f"network is auto, proxy or namespaces, not {value}")
             self.plan.network = value
         elif key == "postgres":
             if value not in ("yes", "no"):

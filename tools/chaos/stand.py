@@ -324,6 +324,9 @@ class Stand(Cluster):
         self._catch_signals()
         try:
             self.links.make()
+            front = self.links.front_argv()
+            if front is not None:
+                self.helper("front").spawn(front)
             self.links.enter()
             for node in self.nodes:
                 if node.disk is not None:

@@ -1,10 +1,14 @@
 """Good histories from a seed, without a cluster: clients, a queue, batches, lost answers, expiry, PostgreSQL's tables.
 
     lines, final, run = synthetic.make(seed, calls=200)      # what history.jsonl, final.json, run.json would hold
+    synthetic.py SEED CALLS DIR                              # writes them: how long does a check of so many take?
 
 The answers are the model's, so this says nothing about the model (the recorded run does): it makes histories of every
 shape, so that what is then spoilt in them must be found. Virtual time; nothing here depends on this machine.
 """
+import datetime
+import heapq
+import json
 import pathlib
 import random
 import sys
@@ -12,7 +16,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "tools/chaos"))
 
 from check.effects import order_number  # noqa: E402
-from check.model import EXPIRED, PENDING, Model, content  # noqa: E402
+from check.model import PENDING, Model, content  # noqa: E402
 from check.outbox import event_id  # noqa: E402
 from check.postgres import shard_of  # noqa: E402
 
@@ -26,7 +30,6 @@ SKUS, USERS = ["A", "B", "C"], [f"u{n}" for n in range(6)]
 
 
 def rfc3339(ms):
-    import datetime
     moment = datetime.datetime.fromtimestamp(ms // 1000, datetime.timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
 
@@ -46,7 +49,7 @@ class World:
         self.t, self.index, self.ids, self.sequence = 0, 1, 0, 0
         self.keys, self.created, self.changed = {}, {}, {}   # key -> (content, answer, index); order -> ms
         self.outbox, self.payments, self.last_rights = [], [], {}
-        self.tokens, self.repeats = 0, []
+        self.tokens, self.repeats, self.orders, self.deadlines = 0, [], [], []
         self.waiting = []   # calls that are in the queue: dicts
         self.free = list(range(1, 7))
         self.ends = []      # (t, call line, answer): answers under way
@@ -67,8 +70,7 @@ class World:
 
     def draw(self, client):
         r = self.random
-        orders = list(self.model.orders)
-        order = r.choice(orders[-12:]) if orders else None
+        order = r.choice(self.orders[-12:]) if self.orders else None
         if self.repeats and r.random() < 0.06:
             return dict(r.choice(self.repeats))
         kinds = ["place"] * 6 + ["read_sku"] * 3 + ["grant", "revoke", "adjust", "lease", "lease", "sale"]
@@ -124,8 +126,10 @@ class World:
                    sale=o.sale, amount=o.amount, **more)
 
     def expire(self):
-        due = sorted((o.pay_by, n) for n, o in self.model.orders.items() if o.status == PENDING and o.pay_by <= self.now)
-        for _, number in due:
+        while self.deadlines and self.deadlines[0][0] <= self.now:
+            _, number = heapq.heappop(self.deadlines)
+            if self.model.orders[number].status != PENDING:
+                continue
             self.model.apply(self.model.expire(number, self.index))
             self.changed[number] = self.now
             self.order_event("order.expired", number)
@@ -171,6 +175,8 @@ class World:
             self.changed[number] = self.now
             if op == "place":
                 self.created[number] = self.now
+                self.orders.append(number)
+                heapq.heappush(self.deadlines, (self.model.orders[number].pay_by, number))
             kind = "placed" if op == "place" else answer["state"]
             self.order_event(f"order.{kind}", number, **({"payment": line["key"]} if op == "pay" else {}))
         if rejected:
@@ -315,4 +321,10 @@ def make(seed, calls=200):
     return world.lines, world.final(), {"seed": seed, "nodes": NODES}
 
 
-__all__ = ["EXPIRED", "make"]
+if __name__ == "__main__":
+    SEED, CALLS, DIRECTORY = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
+    LINES, FINAL, RUN = make(SEED, CALLS)
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (DIRECTORY / "history.jsonl").write_text("".join(json.dumps(x) + "\n" for x in LINES))
+    (DIRECTORY / "final.json").write_text(json.dumps(FINAL))
+    (DIRECTORY / "run.json").write_text(json.dumps(RUN))

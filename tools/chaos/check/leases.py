@@ -37,39 +37,50 @@ def _place(e):
         ("lease_acquire", "lease_renew", "lease_release").index(e.op)
 
 
+class Holder:
+    """Who holds a lease, by the answers so far. Of two extensions in one batch nobody knows which was the last: then
+    the lease ends at the earliest or at the latest of them."""
+
+    def __init__(self, e):
+        self.owner, self.token, self.index = e.fields["owner"], e.said["token"], e.index
+        self.earliest = self.latest = e.said["expires_ms"]
+
+    def extend(self, e):
+        ends = [e.said["expires_ms"]] + ([self.earliest, self.latest] if e.index == self.index else [])
+        self.index, self.earliest, self.latest = e.index, min(ends), max(ends)
+
+
 def _one(name, effects, in_doubt, given, result):
-    owner = token = expires = None
-    highest = 0
+    holder, highest = None, 0
     for e in effects:
         if not e.ok:
             continue
         now = e.said["expires_ms"] - e.fields["ttl_ms"] if e.op != "lease_release" else None
         if e.op == "lease_acquire":
-            fresh = e.said["token"]
-            again = owner == e.fields["owner"] and fresh == token
-            if not again:
-                if fresh in given:
-                    result.wrong(f"token {fresh} was given twice: {given[fresh]} and {e}")
-                given.setdefault(fresh, e)
-                if fresh <= highest:
-                    result.wrong(f"{name}: token {fresh} after {highest}: {e}")
-                if owner is not None and now < expires and not in_doubt:
-                    result.wrong(f"{name}: two holders: {owner} with token {token} until {expires} ms, and at {now} ms: "
-                                 f"{e}")
-            elif now >= expires and not in_doubt:
-                result.wrong(f"{name}: token {token} came back to life at {now} ms, expired at {expires} ms: {e}")
-            owner, token, expires = e.fields["owner"], fresh, e.said["expires_ms"]
-            highest = max(highest, fresh)
-            continue
-        if e.fields["token"] != token or e.fields["owner"] != owner:
+            token = e.said["token"]
+            if holder is not None and (holder.owner, holder.token) == (e.fields["owner"], token):
+                if now >= holder.latest and not in_doubt:
+                    result.wrong(f"{name}: token {token} came back to life at {now} ms, expired at {holder.latest} ms: {e}")
+                holder.extend(e)
+                continue
+            if token in given:
+                result.wrong(f"token {token} was given twice: {given[token]} and {e}")
+            given.setdefault(token, e)
+            if token <= highest:
+                result.wrong(f"{name}: token {token} after {highest}: {e}")
+            if holder is not None and now < holder.earliest and not in_doubt:
+                result.wrong(f"{name}: two holders: {holder.owner} with token {holder.token} until {holder.earliest} ms, "
+                             f"and at {now} ms: {e}")
+            holder, highest = Holder(e), max(highest, token)
+        elif holder is None or (e.fields["owner"], e.fields["token"]) != (holder.owner, holder.token):
             if not in_doubt:
-                result.wrong(f"{name}: {e} although {owner} holds it with token {token}")
-            continue
-        if e.op == "lease_renew":
-            if e.said["token"] != token:
-                result.wrong(f"{name}: renewed with another token than {token}: {e}")
-            if now >= expires:
-                result.wrong(f"{name}: renewed at {now} ms, expired at {expires} ms: {e}")
-            expires = e.said["expires_ms"]
+                held = f"{holder.owner} holds it with token {holder.token}" if holder else "nobody holds it"
+                result.wrong(f"{name}: {e} although {held}")
+        elif e.op == "lease_release":
+            holder = None
         else:
-            owner = token = expires = None
+            if e.said["token"] != holder.token:
+                result.wrong(f"{name}: renewed with another token than {holder.token}: {e}")
+            if now >= holder.latest:
+                result.wrong(f"{name}: renewed at {now} ms, expired at {holder.latest} ms: {e}")
+            holder.extend(e)
