@@ -81,22 +81,27 @@ def leaders(past):
 
 
 def _rows_of(bands, end_s, canvas):
-    """Bars of one kind in as few rows as they need; in a row neither bars nor labels meet. [(band, row, label)]"""
-    free, out = [], []
+    """Bars of one kind in as few rows as they need; in a row neither bars nor labels meet.
+    ([(band, row, x1, x2, label, anchor, x of the label)], rows)"""
+    placed = []
     for band in bands:
-        start = canvas.x(band.start / 1e9)
-        stop = max(canvas.x(band.end / 1e9 if band.end is not None else end_s), start + 1.5)
-        label = str(band.target)
-        need = max(stop, start + text_width(label) + 6)
-        if need > WIDTH - RIGHT:
-            need = stop  # the label would leave the picture: it is written before the bar
-            start -= text_width(label) + 6
-        row = next((n for n, at in enumerate(free) if at + 4 <= start), None)
+        x1 = canvas.x(band.start / 1e9)
+        x2 = max(canvas.x(band.end / 1e9 if band.end is not None else end_s), x1 + 1.5)
+        label, wide = str(band.target), text_width(str(band.target))
+        if wide + 8 <= x2 - x1:  # in the bar, after it, or before it where the picture ends
+            placed.append((x1, x2, band, x1, x2, label, "inside", x1 + 4))
+        elif x2 + 4 + wide <= WIDTH - RIGHT:
+            placed.append((x1, x2 + 4 + wide, band, x1, x2, label, "start", x2 + 4))
+        else:
+            placed.append((x1 - 4 - wide, x2, band, x1, x2, label, "end", x1 - 4))
+    free, out = [], []
+    for left, right, *what in sorted(placed, key=lambda p: p[0]):
+        row = next((n for n, at in enumerate(free) if at + 4 <= left), None)
         if row is None:
             row = len(free)
             free.append(0)
-        free[row] = need
-        out.append((band, row, label))
+        free[row] = right
+        out.append((what[0], row, *what[1:]))
     return out, max(1, len(free))
 
 
@@ -119,19 +124,14 @@ def _faults(c, past, y):
         color = FAULT_COLORS[n % len(FAULT_COLORS)]
         placed, rows = _rows_of(bands, end_s, c)
         c.text(LEFT - 10, y + 14, kind if text_width(kind) < LEFT - 14 else kind[:int((LEFT - 20) / CHAR)] + "…", "end")
-        for band, row, label in placed:
-            x1 = c.x(band.start / 1e9)
-            x2 = max(c.x(band.end / 1e9 if band.end is not None else end_s), x1 + 1.5)
+        for band, row, x1, x2, label, anchor, at in placed:
             top = y + row * ROW
             until = f"{band.end / 1e9:.2f} s" if band.end is not None else "the end"
             c.rect(x1, top + 3, x2 - x1, ROW - 6, color, f"{kind} {label}: {band.start / 1e9:.2f} s to {until}", rx=2)
-            wide = text_width(label) + 6
-            if wide <= x2 - x1:
-                c.text(x1 + 4, top + 14, label, fill="#fff")
-            elif x1 + wide > WIDTH - RIGHT:
-                c.text(x1 - 4, top + 14, label, "end")
-            elif wide > x2 - x1:
-                c.text(x2 + 4, top + 14, label)
+            if anchor == "inside":
+                c.text(at, top + 14, label, fill="#fff")
+            else:
+                c.text(at, top + 14, label, anchor)
             colored.append((band, color))
         y += rows * ROW
     if not kinds:
