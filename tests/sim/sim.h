@@ -53,6 +53,9 @@ struct sim_swarm {
     uint64_t log_deadline_ms; /* --log-write-deadline */
 };
 
+struct sim_only;
+struct sim_progress;
+
 struct sim_options {
     uint64_t seed;
     uint64_t duration_us; /* of the phase with faults */
@@ -60,6 +63,11 @@ struct sim_options {
     unsigned guards_off; /* enum driver_guard */
     unsigned database_guards_off; /* enum sim_database_guard */
     bool no_database;
+    bool replies_altered; /* answers are compared with others than the model's */
+    unsigned nodes_max;    /* at most so many; 0: as the seed chooses. sim_shrink.h has the rest */
+    uint64_t commands_max; /* of clients, before everything heals; 0: no limit */
+    const struct sim_only *only;
+    struct sim_progress *progress;
     bool clocks_deaf;    /* nodes do not ask for each other's clocks */
     bool edge_open;      /* messages of older connections, and copies, are delivered */
     bool log_shortens;   /* what a log refuses it cuts off instead */
@@ -134,6 +142,7 @@ struct sim_clocks {
 struct sim;
 struct sim_request;
 struct sim_database;
+struct sim_replies;
 struct sim_persister;
 
 struct sim_node {
@@ -219,7 +228,7 @@ struct sim_stats {
     uint64_t simulated_us, processor_us, seeds;
     uint64_t database_connects, database_commits, database_rows, database_refusals, database_fenced,
         database_waits, database_faults, database_restarts, database_fail_overs, database_brought_back,
-        database_acks, database_checked;
+        database_acks, database_checked, replies_compared;
     uint64_t clock_worst_ms; /* of all seeds, the largest */
 };
 
@@ -241,6 +250,8 @@ struct sim {
     struct sim_stats stats;
     uint64_t client_sequence;
     struct sim_database *database; /* NULL: none */
+    struct sim_replies *replies;   /* NULL: not compared in this run */
+    uint32_t fault_number, database_fault_number;
     struct sim_request *pending; /* of clients, without an answer */
     struct prng clock_prng;
     bool clocks, clock_faults; /* the machine has time; some clocks lie */
@@ -350,6 +361,7 @@ void sim_faults_membership(struct sim *s, unsigned target);
 /* sim_check.c: each ends the run with the seed and the command that replays it. The name of a check, by
  * which it can be asked for (tests/planted), is that of the function it stands in. */
 #define sim_violation(s, ...) sim_violation_of((s), __func__, __VA_ARGS__)
+extern const char *sim_violated_check; /* "": none; for who handles SIGABRT */
 _Noreturn void sim_violation_of(const struct sim *s, const char *check, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void sim_check_applied(struct sim_node *n, const struct record_header *record);

@@ -9,6 +9,7 @@
 #include "raft/driver_internal.h"
 #include "server/disk_guard.h"
 #include "tests/sim/sim_database.h"
+#include "tests/sim/sim_replies.h"
 
 /* ---- effects of the driver ---- */
 
@@ -65,6 +66,7 @@ static void effect_apply(void *ctx, const struct record_header *record)
     sim_hash(s, record->crc32c);
     sim_check_digest(n, record->index, machine->digest(n->machine));
     sim_database_applied(n);
+    sim_replies_applied(n, record, machine->answers(n->machine));
     if (n->checkpointing) {
         machine->slice(n->machine);
     }
