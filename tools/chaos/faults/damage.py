@@ -2,10 +2,11 @@
 import glob
 import os
 import shutil
+import struct
 
 from . import Fault, Param, kind
 
-ENDS_S = 30
+BLOCK, SALT_AT, WRITE_MAGIC = 4096, 56, b"WHFW"
 
 
 def flip(path, offset, bit):
@@ -17,9 +18,16 @@ def flip(path, offset, bit):
 
 
 def used(path):
-    """How many bytes there are up to the last one that is not zero."""
+    """How many bytes of it matter: of a segment not the last write, which is the mark of a clean stop."""
     with open(path, "rb") as f:
-        return len(f.read().rstrip(b"\0"))
+        data = f.read()
+    if not path.endswith(".wal"):
+        return len(data)
+    # A recycled segment has writes of an earlier life behind its own; their salt is another (raft/wal_format.h).
+    salt, at, last = data[SALT_AT:SALT_AT + 8], BLOCK, BLOCK
+    while data[at:at + 4] == WRITE_MAGIC and data[at + 8:at + 16] == salt:
+        last, at = at, at + -(-struct.unpack_from("<I", data, at + 24)[0] // BLOCK) * BLOCK
+    return last
 
 
 def newest_segment(node):
@@ -64,8 +72,9 @@ class BitFlip(Fault):
         chance = self.stand.random
         if self.file == "checkpoint":
             path = checkpoint_data(node)
-            return [(path, page + chance.randrange(16, 64), chance.randrange(8))
-                    for page in range(2 * 4096, used(path), 4096)]
+            # The bounds of what is used in a page: bits in the gap between would be of no use.
+            return [(path, page + chance.randrange(12, 16), chance.randrange(8))
+                    for page in range(2 * BLOCK, used(path), BLOCK)]
         path = {"log": lambda: newest_segment(node), "current": lambda: os.path.join(node.dir, "checkpoint", "CURRENT"),
                 "identity": lambda: os.path.join(node.dir, "identity")}[self.file]()
         return [(path, chance.randrange(used(path)), chance.randrange(8))]

@@ -6,6 +6,8 @@ import postgres
 
 from . import Fault, Param, kind
 
+BEHIND_S = 10  # for somebody to write
+
 
 class PostgresFault(Fault):
     targets = ("pg",)
@@ -88,7 +90,8 @@ class PgFailover(PostgresFault):
            "meanwhile is missing. The persister says so and does not write over the hole. Heal: the server that has "
            "everything leads again (the old one, or the new one if it lacks nothing), the other becomes its standby.")
     needs = ("standby",)
-    params = (Param("behind_ms", int, 1000, "how long the standby hears nothing; 0: until everything has arrived"),)
+    params = (Param("behind_ms", int, 1000, "how long the standby hears nothing, and then until something was written, "
+                    "for some seconds at most"),)
 
     def act(self):
         pg = self.stand.postgres
@@ -98,7 +101,11 @@ class PgFailover(PostgresFault):
         new.query("ALTER SYSTEM SET primary_conninfo = ''")
         new.query("SELECT pg_reload_conf()")
         self.stand.wait("the standby hears nothing", lambda: not new.query("SELECT 1 FROM pg_stat_wal_receiver"))
-        time.sleep(self.behind_ms / 1000)
+        begun, last = time.monotonic(), self.watermarks(new)
+        while time.monotonic() - begun < self.behind_ms / 1000 or \
+                self.behind_ms and self.watermarks(old) == last and time.monotonic() - begun < BEHIND_S:
+            time.sleep(0.05)
+        self.data["behind"] = self.watermarks(old) != last  # false: nobody wrote, it lacks nothing
         old.kill()
         new.query("SELECT pg_promote()")
         self.stand.wait("the standby leads", lambda: not new.is_standby())
@@ -127,5 +134,5 @@ class PgFailover(PostgresFault):
         pg.make_standby()
 
     @staticmethod
-    def watermarks(server, hidden):
+    def watermarks(server, hidden=False):
         return {int(s): int(n) for s, n in server.query("SELECT shard, sequence FROM holdfast.watermark", hidden=hidden)}
