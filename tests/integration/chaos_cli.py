@@ -225,6 +225,23 @@ class Many(Tool):
         self.assertEqual(len(again["rows"]), 3)
         self.assertEqual(again["rows"][:2], value["rows"])
 
+    def test_an_interrupted_matrix_ends(self):
+        """Also when there is no cluster yet; what was not run is not called anything but that."""
+        out = self.folder / "m"
+        child = subprocess.Popen([TOOL, "matrix", "--only", "leases", "--out", str(out), "--build", str(BUILD)],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            end = time.monotonic() + PATIENCE_S
+            while time.monotonic() < end and not list(out.glob("*/run.json")):
+                time.sleep(0.05)
+            child.send_signal(signal.SIGTERM)
+            stdout, stderr = child.communicate(timeout=PATIENCE_S)
+        finally:
+            child.kill()
+        self.assertEqual(child.returncode, 5, stdout + stderr)
+        rows = json.loads((out / "matrix.json").read_text())["rows"]
+        self.assertEqual([r["verdict"] for r in rows], ["no verdict"])
+
     def test_soak(self):
         out = self.folder / "s"
         self.run_tool("soak", "--minutes", "0.1", "--round", "3s", "--kinds", "kill,pause", "--out", out, status=0)

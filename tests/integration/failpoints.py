@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """A campaign over the failpoints: each is made to fire on a real cluster under load, and nothing may be lost.
 
-    tests/integration/failpoints.py BUILD                         every point, every action it takes: some 15 min
+    tests/integration/failpoints.py BUILD                         every point, every action it takes
     tests/integration/failpoints.py BUILD --runs 12 --seed 3      a sample of it, as CI does
     tests/integration/failpoints.py BUILD --only wal/ --action abort
 
 BUILD: a build directory with -Dfailpoints=true; with --make it is made and brought up to date first. Three nodes, a
 gateway, a private PostgreSQL; callers place orders, pay, cancel and let expire. For each run one point is armed on one
 process, what leads there is done (a disk is lost, a leader hands over, a snapshot is saved…), and the campaign waits
-until it fired. Then what ended is started again, everybody must be ready and orders be taken, and the digests of the
-nodes must be equal. At the end of each sale of some runs: every acknowledged order, payment and cancellation is there,
+until it fired. In some runs the other nodes are killed then, too, so that what one of them lost cannot be had from the
+others' memory; in some the node dies once more while it comes back. Then what ended is started again, everybody must be
+ready and orders be taken, and the digests of the nodes must be equal. At the end of each sale of some runs: every acknowledged order, payment and cancellation is there,
 nothing else is, the stock adds up; at the very end PostgreSQL must equal the engine row by row (holdfastctl audit).
 
 What fails: any of that; a process that ends and no failpoint fired in it; a point that never fired. The last line
@@ -38,10 +39,14 @@ from cluster import Cluster
 PROGRAMS = ("server/holdfastd", "gateway/holdfast-gateway", "tools/ctl/holdfastctl")
 NODE_OPTIONS = ["--segment-size", "1MiB", "--checkpoint-entries", "100", "--checkpoint-interval", "500ms",
                 "--trailing-entries", "512", "--shards", "8"]
-FIRE_S = 60            # for a point to fire
+FIRE_S = 45            # for a point to fire
 ENDS_S = 1             # for a process to end by an error that it got
 PAYMENT_TIMEOUT_MS = 1500
 RUNS_PER_SALE = 10
+ALL_DIE = 0.3          # how often a crash takes the other nodes with it
+TWICE = 0.25           # how often who comes back dies again on the way
+AGAIN = ("start/before-recover=abort", "wal/before-write=abort", "wal/before-write=torn(512)", "raft/before-vote=abort",
+         "raft/before-apply=abort,nth=2", "wal/before-rename=abort", "checkpoint/before-commit=abort")
 
 # What leads to a point: the first pattern that fits. See Campaign.
 TRIGGERS = [
@@ -71,8 +76,9 @@ def first(table, name, default):
     return next((value for pattern, value in table if re.match(pattern, name)), default)
 
 
-def fired_lines(process, name=""):
-    return [line for line in list(process.lines) if re.search(rf"failpoint {re.escape(name)}\S* fires: ", line)]
+def fired_lines(process, name="", seen=0):
+    pattern = rf"failpoint {re.escape(name)} fires: " if name else r"failpoint \S+ fires: "
+    return [line for line in process.lines[seen:] if re.search(pattern, line)]
 
 
 class Load:
@@ -194,6 +200,8 @@ class Campaign:
         self.load = None
         self.orders = collections.Counter()
         self.armed = None  # (process, how many of its lines there were)
+        self.killed = []   # processes, by kill_others
+        self.stepper = None
 
     # ---- what runs meanwhile ----
 
@@ -221,21 +229,49 @@ class Campaign:
         if not fired_lines(process):
             raise AssertionError(f"{process.name} ended with {process.child.returncode}:\n" + "\n".join(process.lines[-20:]))
 
+    def statuses(self):
+        """Of the nodes that answer; briefly, because some are gone."""
+        done = self.cluster.ctl("endpoint", "status", "-o", "json", "--timeout", "2s", check=False)
+        try:
+            return [row for row in json.loads(done.stdout) if row["reachable"]]
+        except ValueError:
+            return []
+
     def recover(self):
         """What ended is started, and everybody ready."""
+        again = self.random.choice(AGAIN) if self.random.random() < TWICE else None
+
         def well():
+            nonlocal again
             for node in self.cluster.nodes:
                 if not node.running():
-                    self.check_ended(node.process)
-                    node.start()
+                    if node.process not in self.killed:
+                        self.check_ended(node.process)
+                    node.start(environment={"HOLDFAST_FAILPOINTS": again} if again else None)
+                    again = None
             if not self.cluster.stage.gateway.running():
                 self.check_ended(self.cluster.stage.gateway)
                 self.start_gateway()
-            leader = self.cluster.leader()
-            index = leader.status()["applied_index"] if leader else 0
-            states = [n.status() for n in self.cluster.nodes]
-            return leader is not None and all(s and s["ready"] and s["applied_index"] >= index for s in states)
+            states = self.statuses()
+            index = max((s["applied_index"] for s in states if s["role"] == "leader" and s["ready"]), default=None)
+            return index is not None and len(states) == len(self.cluster.nodes) and \
+                all(s["ready"] and s["applied_index"] >= index for s in states)
         self.cluster.wait("everybody is ready again", well, 120)
+        for part in [f"n{node.id}" for node in self.cluster.nodes] + ["gateway"]:
+            try:
+                self.socket(part).clear()
+            except OSError:
+                self.cluster.wait("everybody is ready again", well, 120)  # it fired just now
+
+    def kill_others(self, process):
+        """A moment of all machines: they lose what is in memory, together."""
+        for node in self.cluster.nodes:
+            if node.process is not process and node.running():
+                self.killed.append(node.process)
+                node.signal(signal.SIGKILL)
+        for node in self.cluster.nodes:
+            if node.process in self.killed:
+                node.process.child.wait(30)
 
     # ---- arming ----
 
@@ -255,8 +291,16 @@ class Campaign:
         leader = self.cluster.wait("a leader", self.cluster.leader)
         return leader, [n for n in self.cluster.nodes if n is not leader]
 
-    def in_background(self, *arguments):
-        threading.Thread(target=lambda: self.cluster.ctl(*arguments, check=False), daemon=True).start()
+    def meanwhile(self, name, step):
+        """Again and again on a thread, until the armed point has fired; run_once waits for its end."""
+        process, seen, _ = self.armed
+
+        def steps():
+            end = time.monotonic() + FIRE_S
+            while time.monotonic() < end and process.running() and not fired_lines(process, name, seen):
+                step()
+        self.stepper = threading.Thread(target=steps, daemon=True)
+        self.stepper.start()
 
     # ---- what leads to a point; each arms it, too ----
 
@@ -295,14 +339,22 @@ class Campaign:
 
     def take_over(self, name, rule):
         _, others = self.followers()
-        node = self.random.choice(others)
-        self.arm(node, name, rule)
-        self.in_background("member", "move-leader", node.id, "--confirm", node.id)
+        self.arm(self.random.choice(others), name, rule)
+        self.move_leader(name)
 
     def hand_over(self, name, rule):
         leader, _ = self.followers()
         self.arm(leader, name, rule)
-        self.in_background("member", "move-leader", "--yes")
+        self.move_leader(name)
+
+    def move_leader(self, name):
+        """To the armed node and away from it, until something happens."""
+        def move():
+            node = self.armed[2]
+            self.cluster.ctl("member", "move-leader", node.id, "--confirm", node.id, "--timeout", "3s", check=False)
+            time.sleep(1)
+            self.cluster.ctl("member", "move-leader", "--yes", "--timeout", "3s", check=False)
+        self.meanwhile(name, move)
 
     def change(self, name, rule):
         """A member becomes a standby and a voter again, as long as nothing happens; the point is on it, or on another.
@@ -311,14 +363,11 @@ class Campaign:
         member = self.random.choice(others)
         victim = self.random.choice(others)
         self.arm(victim, name, rule)
-        armed = self.armed
 
         def change():
-            end = time.monotonic() + FIRE_S
-            while time.monotonic() < end and not fired_lines(armed[0], name) and armed[0].running():
-                self.cluster.ctl("member", "demote", member.id, "--confirm", member.id, check=False)
-                self.cluster.ctl("member", "promote", member.id, check=False)
-        threading.Thread(target=change, daemon=True).start()
+            self.cluster.ctl("member", "demote", member.id, "--confirm", member.id, "--timeout", "3s", check=False)
+            self.cluster.ctl("member", "promote", member.id, "--timeout", "3s", check=False)
+        self.meanwhile(name, change)
 
     def after_change(self):
         """All are voters again."""
@@ -381,11 +430,11 @@ class Campaign:
         process, seen, _ = self.armed
         end = time.monotonic() + FIRE_S
         while time.monotonic() < end:
-            if [line for line in process.lines[seen:] if re.search(rf"failpoint {re.escape(name)} fires: ", line)]:
+            if fired_lines(process, name, seen):
                 return True
             if process.child.poll() is not None:
                 process.reader.join(10)
-                return bool(fired_lines(process, name))
+                return bool(fired_lines(process, name, seen))
             time.sleep(0.02)
         return False
 
@@ -393,7 +442,7 @@ class Campaign:
         """Whether it fired, and on what."""
         nth = self.random.randint(1, first(NTH_MAX, name, 1))
         fired, rule, where = self.run_once(name, action, nth)
-        if not fired and nth > 1:  # it is passed, but not so often
+        if not fired:  # it is passed, but not so often; or a leader would not hand over just then
             fired, rule, where = self.run_once(name, action, 1)
         return fired, rule, where
 
@@ -410,6 +459,9 @@ class Campaign:
             ends = action == "abort" or action.startswith("torn")
             try:  # what ends without having to does so soon; to ask it meanwhile only takes time
                 process.child.wait(30 if ends else ENDS_S if action.startswith("return") else 0)
+                if fired and self.random.random() < ALL_DIE:
+                    self.kill_others(process)
+                    where += " and all others"
             except subprocess.TimeoutExpired:
                 assert not (fired and ends), f"{process.name} goes on after {rule}"
             if not ends and (node is None or node.running()):
@@ -417,6 +469,9 @@ class Campaign:
                     self.socket("gateway" if node is None else f"n{node.id}").clear()
                 except OSError:
                     pass  # it ended meanwhile
+        if self.stepper is not None:
+            self.stepper.join(2 * FIRE_S)
+            self.stepper = None
         self.recover()
         if trigger == "change":
             self.after_change()

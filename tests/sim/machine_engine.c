@@ -109,15 +109,21 @@ static uint64_t mix(uint64_t hash, uint64_t value)
     return hash * 0xFF51AFD7ED558CCDu;
 }
 
+uint64_t sim_machine_mix_reply(uint64_t hash, uint32_t position, const struct reply *reply)
+{
+    uint8_t bytes[REPLY_SIZE];
+    reply_encode(reply, bytes);
+    hash = mix(hash, position);
+    for (size_t i = 0; i < sizeof bytes; i += 8) {
+        hash = mix(hash, load_u64(bytes + i));
+    }
+    return hash;
+}
+
 static void reply_cb(void *ctx, uint32_t position, const struct reply *reply)
 {
     struct machine *m = ctx;
-    uint8_t bytes[REPLY_SIZE];
-    reply_encode(reply, bytes);
-    m->answers = mix(m->answers, position);
-    for (size_t i = 0; i < sizeof bytes; i += 8) {
-        m->answers = mix(m->answers, load_u64(bytes + i));
-    }
+    m->answers = sim_machine_mix_reply(m->answers, position, reply);
 }
 
 static void machine_apply(void *machine, uint64_t index, const void *data, size_t size)

@@ -4,7 +4,7 @@
  * Everything random or timed comes from one seed: no threads, no wall clock, no pointer order. The same
  * seed and options give the same events, byte for byte (`--twice` compares their hash).
  *
- * Reading order: sim.h → sim_world.c (events) → sim_node.c (a node on a driver) → sim_log.c and
+ * Reading order: sim.h → sim_world.c (events) → sim_node.c, sim_install.c (a node on a driver) → sim_log.c and
  * sim_disk.c (durability) → sim_network.c → sim_clock.c → sim_clients.c → sim_faults.c → sim_check.c
  * (what must hold).
  *
@@ -53,6 +53,9 @@ struct sim_swarm {
     uint64_t log_deadline_ms; /* --log-write-deadline */
 };
 
+struct sim_only;
+struct sim_progress;
+
 struct sim_options {
     uint64_t seed;
     uint64_t duration_us; /* of the phase with faults */
@@ -60,6 +63,11 @@ struct sim_options {
     unsigned guards_off; /* enum driver_guard */
     unsigned database_guards_off; /* enum sim_database_guard */
     bool no_database;
+    bool replies_altered; /* answers are compared with others than the model's */
+    unsigned nodes_max;    /* at most so many; 0: as the seed chooses. sim_shrink.h has the rest */
+    uint64_t commands_max; /* of clients, before everything heals; 0: no limit */
+    const struct sim_only *only;
+    struct sim_progress *progress;
     bool clocks_deaf;    /* nodes do not ask for each other's clocks */
     bool edge_open;      /* messages of older connections, and copies, are delivered */
     bool log_shortens;   /* what a log refuses it cuts off instead */
@@ -134,6 +142,7 @@ struct sim_clocks {
 struct sim;
 struct sim_request;
 struct sim_database;
+struct sim_replies;
 struct sim_persister;
 
 struct sim_node {
@@ -219,7 +228,7 @@ struct sim_stats {
     uint64_t simulated_us, processor_us, seeds;
     uint64_t database_connects, database_commits, database_rows, database_refusals, database_fenced,
         database_waits, database_faults, database_restarts, database_fail_overs, database_brought_back,
-        database_acks, database_checked;
+        database_acks, database_checked, replies_compared;
     uint64_t clock_worst_ms; /* of all seeds, the largest */
 };
 
@@ -241,6 +250,8 @@ struct sim {
     struct sim_stats stats;
     uint64_t client_sequence;
     struct sim_database *database; /* NULL: none */
+    struct sim_replies *replies;   /* NULL: not compared in this run */
+    uint32_t fault_number, database_fault_number;
     struct sim_request *pending; /* of clients, without an answer */
     struct prng clock_prng;
     bool clocks, clock_faults; /* the machine has time; some clocks lie */
@@ -282,8 +293,20 @@ void sim_node_event(struct sim_node *n, struct sim_event *e);
 void sim_node_after(struct sim_node *n);
 uint64_t sim_node_now_ms(const struct sim_node *n);
 struct sim_node *sim_leader(struct sim *s); /* a ready one, or NULL */
+
+/* sim_install.c */
 struct sim_image *sim_image_retain(struct sim_image *image);
 void sim_image_release(struct sim_image *image);
+/* The machine is what CURRENT says, or new. */
+void sim_install_load(struct sim_node *n);
+/* What has come of an install is thrown away. */
+void sim_install_drop(struct sim_node *n);
+int sim_install_make_ticket(struct sim_node *n, struct replica_ticket *ticket);
+void sim_install_begin(struct sim_node *n, const struct replica_ticket *ticket, uint64_t from_id);
+void sim_install_event(struct sim_node *n);
+void sim_checkpoint_begin(struct sim_node *n); /* if it is time */
+void sim_checkpoint_event(struct sim_node *n);
+void sim_checkpoint_crash(struct sim_node *n);
 
 /* sim_network.c */
 void sim_network_start(struct sim *s);
@@ -338,6 +361,7 @@ void sim_faults_membership(struct sim *s, unsigned target);
 /* sim_check.c: each ends the run with the seed and the command that replays it. The name of a check, by
  * which it can be asked for (tests/planted), is that of the function it stands in. */
 #define sim_violation(s, ...) sim_violation_of((s), __func__, __VA_ARGS__)
+extern const char *sim_violated_check; /* "": none; for who handles SIGABRT */
 _Noreturn void sim_violation_of(const struct sim *s, const char *check, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void sim_check_applied(struct sim_node *n, const struct record_header *record);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,7 +20,6 @@
 #define PROGRESS_S 60
 
 struct worker {
-    pid_t pid;             /* 0: none */
     uint64_t seed;         /* under way */
     struct sim_stats total;
 };
@@ -32,6 +32,7 @@ struct shared {
 };
 
 static struct shared *shared;
+static pid_t pids[SIM_JOBS_MAX]; /* of the workers, known to their parent; 0: none */
 
 static void stop_cb(int signal_number)
 {
@@ -101,14 +102,14 @@ static bool work(const struct sim_campaign *c, struct worker *w, uint64_t end_us
 static void start(const struct sim_campaign *c, struct worker *w, uint64_t end_us)
 {
     fflush(stdout);
-    w->pid = fork();
-    if (w->pid < 0) {
+    pid_t pid = fork();
+    if (pid < 0) {
         fprintf(stderr, "holdfast-sim: fork: %s\n", strerror(errno));
-        w->pid = 0;
         atomic_store(&shared->stop, true);
-        return;
-    }
-    if (w->pid == 0) {
+    } else if (pid > 0) {
+        pids[w - shared->workers] = pid;
+    } else {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody works on when the campaign is gone */
         bool good = work(c, w, end_us);
         fflush(stdout);
         _exit(good ? 0 : 1);
@@ -118,7 +119,7 @@ static void start(const struct sim_campaign *c, struct worker *w, uint64_t end_u
 /* A process is over: its seed was the last of all, or violated something. */
 static void ended(const struct sim_campaign *c, struct worker *w, int status, uint64_t end_us)
 {
-    w->pid = 0;
+    pids[w - shared->workers] = 0;
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         return;
     }
@@ -163,10 +164,10 @@ static void work_in_processes(const struct sim_campaign *c, uint64_t end_us)
         for (unsigned i = 0; i < c->jobs; i++) {
             struct worker *w = &shared->workers[i];
             int status;
-            if (w->pid > 0 && waitpid(w->pid, &status, WNOHANG) == w->pid) {
+            if (pids[i] > 0 && waitpid(pids[i], &status, WNOHANG) == pids[i]) {
                 ended(c, w, status, end_us);
             }
-            running += w->pid > 0;
+            running += pids[i] > 0;
         }
         uint64_t minutes = (now_us(CLOCK_MONOTONIC) - begun_us) / 1000000 / PROGRESS_S;
         if (minutes > told && !c->quiet) {
@@ -263,6 +264,7 @@ static int report(const struct sim_campaign *c, uint64_t wall_us)
 {
     struct sim_stats t;
     sum(c, &t);
+    bool unfinished = c->seconds == 0 && t.seeds < c->count && !atomic_load(&shared->stop);
     printf("seeds %llu from %llu on, %llu s of faults each, machine %s: ", (unsigned long long)t.seeds,
            (unsigned long long)c->first, (unsigned long long)(c->options->duration_us / 1000000),
            c->options->machine->name);
@@ -282,6 +284,7 @@ static int report(const struct sim_campaign *c, uint64_t wall_us)
     print_faults(c, &t);
     print_stats(&t);
     sim_database_print(&t);
+    CHECK(!unfinished || shared->violations_count > 0);
     return is_toothless(c, &t) || shared->violations_count > 0 ? 1 : 0;
 }
 

@@ -21,16 +21,21 @@
 #include "base/check.h"
 #include "raft/driver_internal.h"
 #include "tests/sim/sim_database.h"
+#include "tests/sim/sim_trace.h"
+
+const char *sim_violated_check = "";
 
 _Noreturn void sim_violation_of(const struct sim *s, const char *check, const char *format, ...)
 {
-    printf("VIOLATION at %.6f s: %s: ", (double)s->now_us / 1e6, check);
+    char text[1024];
     va_list args;
     va_start(args, format);
-    vprintf(format, args);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    printf("\n");
+    sim_trace_violation(s, text);
+    printf("VIOLATION at %.6f s: %s: %s\n", (double)s->now_us / 1e6, check, text);
     fflush(stdout);
+    sim_violated_check = check;
     abort(); /* the handler in sim_main.c prints how to replay it */
 }
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/check.h"
-#include "tests/sim/sim.h"
+#include "tests/sim/sim_shrink.h"
 
 struct sim_request {
     struct replica_submit submit;
@@ -106,8 +106,12 @@ bool sim_clients_submit(struct sim_node *n, const void *data, size_t size)
 static void client_submit(struct sim *s, struct sim_node *n)
 {
     uint8_t data[16384];
-    if (!sim_clock_can_stamp(n)) {
+    bool enough = !s->healing && s->options.commands_max != 0 && s->client_sequence >= s->options.commands_max;
+    if (enough || !sim_clock_can_stamp(n)) {
         return;
+    }
+    if (s->options.progress != NULL && !s->healing) {
+        s->options.progress->commands = s->client_sequence + 1;
     }
     size_t size = s->options.machine->command(&s->prng, n->machine, ++s->client_sequence,
                                               sim_clock_stamp(n), data, s->swarm.command_size_max);
@@ -125,7 +129,9 @@ static void client_read(struct sim *s, struct sim_node *n)
 
 void sim_clients_event(struct sim *s)
 {
-    if (s->healing && s->now_us > s->healed_at_us + SIM_CLIENTS_STOP_US) {
+    /* A leader may have waited that long for the time: something must be committed after the healing. */
+    if (s->healing && s->now_us > s->healed_at_us + SIM_CLIENTS_STOP_US &&
+        s->history.last > s->healed_at_index) {
         return;
     }
     sim_push(s, sim_around(s, s->swarm.client_interval_us), SIM_CLIENT, NULL, 0, 0, NULL, 0);

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "tests/sim/sim_shrink.h"
 
 enum { DB_ACCEPT, DB_ARRIVE, DB_STEP, DB_TIMEOUT, DB_GOODBYE, DB_OPERATOR };
 
@@ -53,8 +54,8 @@ static uint64_t latency_us(struct sim_database *db, unsigned node)
 {
     struct sim *s = db->sim;
     uint64_t delay = 30 + sim_database_below(db, 300);
-    if (sim_database_one_in(db, 100)) {
-        delay += sim_database_below(db, 200000);
+    if (sim_database_one_in(db, db->late_one_in)) {
+        delay += sim_database_below(db, sim_database_one_in(db, 4) ? 1500000 : 100000);
     }
     if (db->unreachable_until_us[node] > s->now_us) { /* sent again and again, until it gets through */
         delay += db->unreachable_until_us[node] - s->now_us;
@@ -375,6 +376,10 @@ static void finish_request(struct sim_session *x)
     }
     x->busy = false;
     x->waits++;
+    if (x->leaving) {
+        sim_session_kill(x, 0);
+        return;
+    }
     sim_request_close(&x->request);
     answer_close(&x->sent);
     x->sent = x->building;
@@ -397,6 +402,9 @@ static void refused(struct sim_session *x)
 static uint64_t work_us(struct sim_database *db)
 {
     bool slow = db->slow_until_us > db->sim->now_us;
+    if (db->sluggish && !slow && !db->sim->healing) {
+        return 1000 + sim_database_below(db, 60000);
+    }
     return slow ? 1000 + sim_database_below(db, 400000) : 10 + sim_database_below(db, 600);
 }
 
@@ -514,7 +522,11 @@ static void session_event(struct sim_database *db, const struct sim_event *e)
         }
         break;
     case DB_GOODBYE:
-        sim_session_kill(x, 0);
+        /* A server notices when it next reads: what is under way may still commit. */
+        x->leaving = x->busy && sim_database_one_in(db, 2);
+        if (!x->leaving) {
+            sim_session_kill(x, 0);
+        }
         break;
     }
 }
@@ -590,12 +602,27 @@ static void fault_fail_over(struct sim_database *db)
               lost, sim_rows_least(&db->rows, db->shards), sim_rows_least(&db->saved, db->shards));
 }
 
+/* Two who lead, in turn: what the first has sent arrives when the second has begun, or is about to. */
+static void fault_rivals(struct sim_database *db)
+{
+    struct sim *s = db->sim;
+    struct sim_node *leader = sim_leader(s);
+    if (leader == NULL) {
+        return;
+    }
+    db->unreachable_until_us[leader->index] = s->now_us + 20000 + sim_database_below(db, 600000);
+    bool asked = driver_transfer(leader->driver, sim_node_now_ms(leader), 0) == REPLICA_OK;
+    sim_trace(s, "database: node %u leads, cannot reach it for %" PRIu64 " us%s", leader->index + 1,
+              db->unreachable_until_us[leader->index] - s->now_us, asked ? ", and is to hand over" : "");
+    sim_node_after(leader);
+}
+
 static void fault(struct sim_database *db)
 {
     struct sim *s = db->sim;
     uint64_t now = s->now_us;
     s->stats.database_faults++;
-    switch (sim_database_below(db, 10)) {
+    switch (sim_database_below(db, 13)) {
     case 0:
     case 1:
     case 2:
@@ -635,6 +662,13 @@ static void fault(struct sim_database *db)
             fault_fail_over(db);
         }
         break;
+    case 9:
+    case 10:
+    case 11:
+        if (db->cuts) {
+            fault_rivals(db);
+        }
+        break;
     default:
         if (db->cuts) {
             unsigned node = (unsigned)sim_database_below(db, s->swarm.nodes);
@@ -651,9 +685,14 @@ void sim_database_event(struct sim *s, struct sim_event *e)
     struct sim_database *db = s->database;
     if (e->kind == SIM_DATABASE_FAULT) {
         if (!s->healing) {
+            struct prng saved = db->prng;
+            bool strikes = sim_shrink_database_fault(s, &db->prng);
             sim_push(s, 1 + sim_database_below(db, 2 * db->fault_interval_us), SIM_DATABASE_FAULT, NULL, 0, 0,
                      NULL, 0);
-            fault(db);
+            if (strikes) {
+                fault(db);
+            }
+            db->prng = saved;
         }
     } else if (e->b == DB_OPERATOR) {
         operator_looks(db);
@@ -665,6 +704,14 @@ void sim_database_event(struct sim *s, struct sim_event *e)
         session_event(db, e);
     }
     sweep(db);
+}
+
+void sim_database_leads(struct sim *s)
+{
+    struct sim_database *db = s->database;
+    if (db != NULL && !s->healing && db->fail_overs && sim_database_one_in(db, 3)) {
+        fault_fail_over(db);
+    }
 }
 
 void sim_database_heal(struct sim *s)
@@ -679,6 +726,7 @@ void sim_database_heal(struct sim *s)
     for (struct sim_session *x = db->sessions; x != NULL; x = x->next) {
         sim_session_kill(x, 1000);
     }
+    db->late_one_in = 0;
 }
 
 /* ---- life ---- */
@@ -706,6 +754,9 @@ void sim_database_create(struct sim *s)
     db->locks = sim_database_one_in(db, 2);
     db->fail_overs = sim_database_one_in(db, 2);
     db->cuts = sim_database_one_in(db, 2);
+    db->sluggish = sim_database_one_in(db, 3);
+    static const uint64_t late[] = {200, 50, 6};
+    db->late_one_in = late[sim_database_below(db, 3)];
     static const uint64_t intervals[] = {100000, 400000, 1500000};
     db->fault_interval_us = intervals[sim_database_below(db, 3)];
     sim_push(s, 1500000, SIM_DATABASE_FAULT, NULL, 0, 0, NULL, 0);
@@ -787,8 +838,8 @@ void sim_database_print(const struct sim_stats *t)
     printf("database: connections %" PRIu64 ", commits %" PRIu64 " of %" PRIu64 " rows, refusals %" PRIu64
            " (fenced %" PRIu64 "), waits for locks %" PRIu64 "\n"
            "database faults %" PRIu64 ": restarts %" PRIu64 ", fail-overs to an earlier state %" PRIu64
-           ", brought back %" PRIu64 "; events compared at the end %" PRIu64 "\n",
+           ", brought back %" PRIu64 "; events compared at the end %" PRIu64 "\nreplies compared with the model's %" PRIu64 "\n",
            t->database_connects, t->database_commits, t->database_rows, t->database_refusals,
            t->database_fenced, t->database_waits, t->database_faults, t->database_restarts,
-           t->database_fail_overs, t->database_brought_back, t->database_checked);
+           t->database_fail_overs, t->database_brought_back, t->database_checked, t->replies_compared);
 }

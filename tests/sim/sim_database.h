@@ -64,6 +64,7 @@ struct sim_session {
     bool sync; /* it insists on commits that last */
     uint64_t arrival_us, departure_us; /* messages stay in order */
     enum sim_delivery outgoing;
+    bool leaving; /* its client went, and it will once it has done what it was asked */
     bool mute; /* the connection is lost, but the server goes on with what it was asked */
     struct sim_answer sent;
     /* the client's side */
@@ -83,6 +84,8 @@ struct sim_database {
     uint64_t next_id;
     uint64_t refuses_until_us, hangs_until_us, slow_until_us, locked_until_us;
     uint64_t unreachable_until_us[SIM_NODES_MAX];
+    uint64_t late_one_in; /* messages */
+    bool sluggish;        /* always slow */
     bool breaks, slow, hangs, restarts, locks, fail_overs, cuts;
     uint64_t fault_interval_us;
 };
@@ -96,6 +99,8 @@ void sim_database_heal(struct sim *s);
 /* A node has applied an entry, or loaded a state. */
 void sim_database_applied(struct sim_node *n);
 bool sim_database_drained(struct sim *s);
+/* A node leads from now on: a bad moment for a fail-over of the database. */
+void sim_database_leads(struct sim *s);
 /* At the end of a run: row for row. */
 void sim_database_check(struct sim *s);
 void sim_database_print(const struct sim_stats *t);

@@ -49,7 +49,7 @@ enum sim_fault {
 #define SIM_FAULTS_ALL ((1ull << SIM_FAULTS) - 1)
 
 const char *sim_fault_name(enum sim_fault fault);
-/* "a,b,c" to a set of bits. false: one of them is no name. */
+/* "a,b,c", or "none", to a set of bits. false: one of them is no name. */
 bool sim_fault_parse(const char *names, uint64_t *set);
 
 #endif

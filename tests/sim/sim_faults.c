@@ -475,6 +475,9 @@ const char *sim_fault_name(enum sim_fault fault)
 bool sim_fault_parse(const char *names, uint64_t *set)
 {
     *set = 0;
+    if (strcmp(names, "none") == 0) {
+        return true;
+    }
     for (const char *at = names; *at != '\0';) {
         size_t size = strcspn(at, ",");
         unsigned fault = 0;

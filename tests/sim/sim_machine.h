@@ -46,6 +46,9 @@ extern const struct sim_machine sim_machine_engine;
 /* Of the engine: its shards, each byte of its cluster id. */
 #define SIM_ENGINE_SHARDS  4
 #define SIM_ENGINE_CLUSTER 1
+/* How struct sim_machine's answers are made of replies. */
+struct reply;
+uint64_t sim_machine_mix_reply(uint64_t hash, uint32_t position, const struct reply *reply);
 /* There is a database: events are acknowledged by the persister, not by chance. */
 extern bool sim_machine_engine_persisted;
 

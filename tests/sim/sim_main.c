@@ -9,6 +9,7 @@
  *
  * Exit 0: nothing found (with --expect-violation: something was). 1: a violation, with the command that
  * replays it, or a fault that never struck in many seeds. 2: usage. */
+#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -19,7 +20,12 @@
 #include "base/log.h"
 #include "raft/driver_internal.h"
 #include "tests/sim/sim_campaign.h"
+#include "tests/sim/sim_commit.h"
 #include "tests/sim/sim_database.h"
+#include "tests/sim/sim_shrink.h"
+#include "tests/sim/sim_trace.h"
+
+#define TAIL_SECONDS_MAX 300
 
 static const struct {
     const char *name;
@@ -67,8 +73,11 @@ static struct sim_options options = {
     .machine = &sim_machine_chain,
     .faults = SIM_FAULTS_ALL,
 };
-static const char *guard_name, *faults_given, *faults_denied;
+static const char *guard_name, *expected_check;
 static bool expect_violation;
+static int tail_fd = -1; /* only the last lines are wanted, here */
+static bool traced;      /* there is a trace already */
+static char self[4096];
 
 static void put(const char *text)
 {
@@ -76,24 +85,44 @@ static void put(const char *text)
     (void)ignored;
 }
 
-/* A violation, or a CHECK of the code under test. */
+/* Runs the seed again with the trace on, in this process's place: it prints the last lines and ends. */
+static void run_again(void)
+{
+    static char words[32768], tail[16];
+    static char *argv[64];
+    size_t argc = 0;
+    sim_shrink_command(&options, guard_name, words, sizeof words);
+    for (char *word = strtok(words, " "); word != NULL && argc < 60; word = strtok(NULL, " ")) {
+        argv[argc++] = word;
+    }
+    snprintf(tail, sizeof tail, "%d", SIM_TRACE_TAIL);
+    argv[argc++] = "--tail";
+    argv[argc++] = tail;
+    execv(self, argv);
+}
+
+/* A violation, or a CHECK of the code under test. The process is lost either way: what is called here need
+ * not be safe in a handler. */
 static void handle_abort(int signal_number)
 {
-    char line[1024];
-    int size = snprintf(line, sizeof line,
-                        "signal %d at seed %llu\nreplay: holdfast-sim --seed %llu --duration %llu "
-                        "--machine %s%s%s%s%s%s%s --verbose\n",
-                        signal_number, (unsigned long long)options.seed,
-                        (unsigned long long)options.seed,
-                        (unsigned long long)(options.duration_us / 1000000), options.machine->name,
-                        guard_name != NULL ? " --disable-guard " : "",
-                        guard_name != NULL ? guard_name : "",
-                        faults_given != NULL ? " --faults " : "",
-                        faults_given != NULL ? faults_given : "",
-                        faults_denied != NULL ? " --no-faults " : "",
-                        faults_denied != NULL ? faults_denied : "");
+    static char command[32768], line[33280];
+    if (tail_fd >= 0) {
+        sim_trace_print_tail(tail_fd);
+        _exit(1);
+    }
+    sim_shrink_command(&options, guard_name, command, sizeof command);
+    int size = snprintf(line, sizeof line, "signal %d at seed %llu, commit %s\nreplay: %s\n", signal_number,
+                        (unsigned long long)options.seed, SIM_COMMIT, command);
     if (size > 0) {
         put(line);
+    }
+    if (expected_check != NULL && strcmp(expected_check, sim_violated_check) != 0 && *expected_check != '\0') {
+        put("another check was expected\n");
+        _exit(1);
+    }
+    if (!expect_violation && !traced) {
+        put("the last events before it:\n");
+        run_again();
     }
     _exit(expect_violation ? 0 : 1);
 }
@@ -104,6 +133,8 @@ static void usage(void)
             "usage: holdfast-sim [--seed N] [--count N] [--duration SECONDS] [--machine NAME]\n"
             "                    [--for SECONDS] [--jobs N] [--faults NAME,...] [--no-faults NAME,...]\n"
             "                    [--twice-every N] [--disable-guard NAME] [--expect-violation]\n"
+            "                    [--expect-check NAME] [--nodes N] [--commands N] [--only NUMBER,...]\n"
+            "                    [--no-database] [--shrink] [--shrink-runs N] [--trace FILE|-]\n"
             "                    [--list-faults] [--verbose] [--quiet]\n");
     exit(2);
 }
@@ -129,6 +160,7 @@ static bool disable_own_guard(const char *name)
         {"edge", &options.edge_open},
         {"recovery", &options.log_shortens},
         {"disk-watch", &options.disk_unwatched},
+        {"replies", &options.replies_altered},
     };
     for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
         if (strcmp(own[i].name, name) == 0) {
@@ -178,8 +210,38 @@ static const struct sim_machine *find_machine(const char *name)
     return NULL;
 }
 
+static FILE *open_trace(const char *path)
+{
+    FILE *file = strcmp(path, "-") == 0 ? stdout : fopen(path, "w");
+    if (file == NULL) {
+        perror(path);
+        exit(2);
+    }
+    return file;
+}
+
+/* Everything else was printed before. */
+static void only_tail(void)
+{
+    int nothing = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    tail_fd = dup(STDOUT_FILENO);
+    if (nothing < 0 || tail_fd < 0 || dup2(nothing, STDOUT_FILENO) < 0 || dup2(nothing, STDERR_FILENO) < 0) {
+        exit(2);
+    }
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGABRT); /* blocked in the handler that began this process */
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+    alarm(TAIL_SECONDS_MAX);
+}
+
 int main(int argc, char **argv)
 {
+    static struct sim_only only;
+    bool shrink = false;
+    unsigned shrink_runs = 400;
+    size_t tail = 0;
+    FILE *trace = NULL;
     static const struct option table[] = {
         {"seed", required_argument, NULL, 's'},
         {"count", required_argument, NULL, 'n'},
@@ -189,6 +251,15 @@ int main(int argc, char **argv)
         {"jobs", required_argument, NULL, 'j'},
         {"faults", required_argument, NULL, 'a'},
         {"no-faults", required_argument, NULL, 'b'},
+        {"nodes", required_argument, NULL, 'N'},
+        {"commands", required_argument, NULL, 'c'},
+        {"only", required_argument, NULL, 'o'},
+        {"no-database", no_argument, NULL, 'D'},
+        {"shrink", no_argument, NULL, 'S'},
+        {"shrink-runs", required_argument, NULL, 'R'},
+        {"trace", required_argument, NULL, 'T'},
+        {"tail", required_argument, NULL, 'Z'}, /* of run_again */
+        {"expect-check", required_argument, NULL, 'x'},
         {"list-faults", no_argument, NULL, 'l'},
         {"twice-every", required_argument, NULL, 't'},
         {"disable-guard", required_argument, NULL, 'g'},
@@ -228,18 +299,46 @@ int main(int argc, char **argv)
             campaign.jobs = (unsigned)number(optarg);
             break;
         case 'a':
-            faults_given = optarg;
             if (!sim_fault_parse(optarg, &set)) {
                 usage();
             }
             options.faults &= set;
             break;
         case 'b':
-            faults_denied = optarg;
             if (!sim_fault_parse(optarg, &set)) {
                 usage();
             }
             options.faults &= ~set;
+            break;
+        case 'N':
+            options.nodes_max = (unsigned)number(optarg);
+            break;
+        case 'c':
+            options.commands_max = number(optarg);
+            break;
+        case 'o':
+            if (!sim_only_parse(optarg, &only)) {
+                usage();
+            }
+            options.only = &only;
+            break;
+        case 'D':
+            options.no_database = true;
+            break;
+        case 'S':
+            shrink = true;
+            break;
+        case 'R':
+            shrink_runs = (unsigned)number(optarg);
+            break;
+        case 'T':
+            trace = open_trace(optarg);
+            break;
+        case 'Z':
+            tail = (size_t)number(optarg);
+            break;
+        case 'x':
+            expected_check = optarg;
             break;
         case 'l':
             list_faults();
@@ -266,11 +365,26 @@ int main(int argc, char **argv)
         campaign.jobs = campaign.jobs > 0 || expect_violation ? campaign.jobs : 1;
     }
     campaign.first = options.seed;
+    traced = options.verbose || trace != NULL;
+    ssize_t size = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[size > 0 ? size : 0] = '\0';
+    if (tail > 0) {
+        only_tail();
+    }
+    sim_trace_begin(trace, tail);
     setvbuf(stdout, NULL, _IOLBF, 0);
     log_init("holdfast-sim", options.verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
     signal(SIGABRT, handle_abort);
     if (expect_violation) {
         signal(SIGSEGV, handle_abort);
+    }
+    if (shrink) {
+        int result = sim_shrink(&options, guard_name, shrink_runs);
+        if (result == 0) {
+            put("the last events before it:\n");
+            run_again();
+        }
+        return result;
     }
     int found = sim_campaign_run(&campaign);
     return expect_violation ? 1 : found;

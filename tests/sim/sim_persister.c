@@ -302,6 +302,7 @@ void sim_persister_state(struct sim_node *n, const struct driver_state *state)
     }
     if (leads && !same) {
         persist_driver_lead(p->driver, state->term);
+        sim_database_leads(n->sim);
     }
     p->leads = leads;
     p->term = state->term;

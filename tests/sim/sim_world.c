@@ -1,11 +1,12 @@
 /* sim_world: virtual time, the queue of events, the two phases of a run. See sim.h. */
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "tests/sim/sim_database.h"
+#include "tests/sim/sim_replies.h"
+#include "tests/sim/sim_shrink.h"
+#include "tests/sim/sim_trace.h"
 
 #define START_US 1000000
 
@@ -30,19 +31,6 @@ void sim_hash(struct sim *s, uint64_t value)
 {
     s->hash ^= value + 0x9E3779B97F4A7C15u + (s->hash << 6) + (s->hash >> 2);
     s->hash *= 0xFF51AFD7ED558CCDu;
-}
-
-void sim_trace(struct sim *s, const char *format, ...)
-{
-    if (!s->options.verbose) {
-        return;
-    }
-    char line[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    printf("[%10.6f] %s\n", (double)s->now_us / 1e6, line);
 }
 
 /* ---- events: a binary heap by time, then by order of creation ---- */
@@ -128,6 +116,7 @@ static void dispatch(struct sim *s, struct sim_event *e)
         return;
     }
     s->stats.events++;
+    sim_trace_event(s, e);
     sim_hash(s, e->time_us);
     sim_hash(s, (uint64_t)e->kind << 32 | e->node << 16 | (e->life & 0xFFFF));
     switch (e->kind) {
@@ -135,7 +124,7 @@ static void dispatch(struct sim *s, struct sim_event *e)
         sim_clients_event(s);
         break;
     case SIM_FAULT:
-        sim_faults_event(s);
+        sim_shrink_fault(s);
         break;
     case SIM_HEAL:
         sim_faults_heal(s);
@@ -203,11 +192,13 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
     s->prng = prng_init(options->seed);
     s->now_us = START_US;
     sim_swarm_choose(s);
+    sim_shrink_swarm(s);
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         sim_node_init(s, i);
     }
     sim_clock_init(s);
     sim_database_create(s);
+    sim_replies_create(s);
     sim_network_start(s);
     for (unsigned i = 0; i < s->swarm.nodes; i++) {
         sim_node_start(&s->nodes[i]);
@@ -234,6 +225,7 @@ void sim_run(const struct sim_options *options, struct sim_stats *stats, uint64_
     }
     sim_clients_close(s);
     sim_database_close(s);
+    sim_replies_close(s);
     drop_events(s);
     free(s->history.entries);
     free(s->history.leaders);

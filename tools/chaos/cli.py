@@ -94,12 +94,12 @@ def on_signals():
         signal.signal(number, handle)
 
 
-def conduct(plan, out, values, quiet=False, keep=False):
+def conduct(plan, out, values, keep=False, left_out=()):
     import conductor
     on_signals()
-    progress = Progress(plan.name, quiet=values.quiet or quiet)
+    progress = Progress(plan.name, quiet=values.quiet)
     try:
-        return conductor.Conductor(plan, out, values.build, progress, keep, command_line()).run()
+        return conductor.Conductor(plan, out, values.build, progress, keep, command_line(), left_out).run()
     finally:
         progress.close()
 
@@ -325,8 +325,11 @@ def do_run(values):
     s = scenario.load(values.SCENARIO, nemesis.complain)
     check_workload(s.base)
     need_build(values)
-    plan = s.plan(values.seed, values.time, values.workload, set(nemesis.here(values.build)[0]))
-    result = conduct(plan, new_directory(values, "run"), values, keep=values.keep)
+    kinds, missing = nemesis.here(values.build)
+    plan = s.plan(values.seed, values.time, values.workload, set(kinds))
+    asked = None if s.options is None else set(faults.KINDS) if s.options.kinds == "all" else set(s.options.kinds)
+    result = conduct(plan, new_directory(values, "run"), values, values.keep,
+                     [f"{k}: {missing[k]}" for k in sorted(missing) if asked and k in asked])
     tell(result, values)
     return result.status
 
@@ -352,7 +355,7 @@ def do_replay(values):
         result = conduct(plan, directory, values)
         tell(result, values)
         worst = worst if worst == VIOLATION or result.status == OK else result.status
-        if result.why == "interrupted":
+        if result.interrupted:
             break
     return worst
 
@@ -410,7 +413,7 @@ def do_shrink(values):
         nonlocal number
         number += 1
         result = conduct(plan, folder / f"{number:03}", values)
-        if result.why == "interrupted":
+        if result.interrupted:
             raise Interrupted
         return set(result.failed)
 
@@ -471,7 +474,7 @@ def do_matrix(values):
         result = conduct(plan, directory, values)
         summary.add(name, plan, result)
         say_row(values, f"{number}/{len(combos)} {name}", result)
-        if result.why == "interrupted":
+        if result.interrupted:
             break
         slim(result)
     return tell_summary(summary, values)
@@ -523,10 +526,10 @@ def do_soak(values):
     while time.monotonic() < end:
         time_s = min(getattr(values, "round"), max(10.0, end - time.monotonic()))
         plan = matrix.soak_plan(seed, time_s, values.workload, kinds, set(available))
-        result = conduct(plan, out / plan.name, values)
+        result = conduct(plan, out / plan.name, values, left_out=[f"{k}: {missing[k]}" for k in sorted(missing)])
         summary.add(plan.name, plan, result)
         say_row(values, plan.name, result)
-        if result.why == "interrupted" or values.stop and result.status != OK:
+        if result.interrupted or values.stop and result.status != OK:
             break
         slim(result)
         seed += 1

@@ -112,8 +112,16 @@ def _audit(cluster, url):
 
 
 def _nodes(cluster):
-    done = cluster.ctl("endpoint", "hash", "-o", "json", check=False)
-    return {str(row["id"]): row for row in json.loads(done.stdout)}
+    """Asked again for a while: a node that just came back may be slower than holdfastctl is patient."""
+    end = time.monotonic() + 30
+    while True:
+        done = cluster.ctl("endpoint", "hash", "-o", "json", "--timeout", "15s", check=False)
+        try:
+            return {str(row["id"]): row for row in json.loads(done.stdout)}
+        except ValueError:
+            if time.monotonic() > end:
+                raise CannotRead(f"endpoint hash: {done.returncode} {done.stderr.strip()}") from None
+        time.sleep(0.5)
 
 
 def write(cluster, directory, postgres_url=None):

@@ -51,6 +51,7 @@ class Result:
     faults: int = 0
     left_out: list = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    interrupted: bool = False  # what would come after it is not wanted either
 
     @property
     def word(self):
@@ -59,12 +60,12 @@ class Result:
 
 
 class Conductor:
-    def __init__(self, plan, out, build, progress, keep=False, command=""):
+    def __init__(self, plan, out, build, progress, keep=False, command="", left_out=()):
         self.plan, self.out, self.build, self.progress, self.keep = plan, pathlib.Path(out), build, progress, keep
         self.command = command
         self.stand = self.load = self.history = None
         self.problems = []      # what the run itself found
-        self.left_out = []
+        self.left_out = list(left_out)  # texts: what the plan's maker had to do without, for want of root or programs
         self.injected = []      # [fault, event], active
         self.count = 0
         self._phase, self._phase_begun, self.phases = "setup", time.monotonic(), {}
@@ -115,13 +116,14 @@ class Conductor:
         self.stand = make_stand(plan, self.build, (self.out / "nodes").resolve())
         kinds, missing = faults.available(self.stand)
         wanted = {e.kind for e in plan.schedule}
-        self.left_out = [f"{k}: {missing.get(k, 'not known here')}" for k in sorted(wanted - set(kinds))]
+        gone = [f"{k}: {missing.get(k, 'not known here')}" for k in sorted(wanted - set(kinds))]
+        self.left_out += gone
         self.schedule = [e for e in plan.schedule if e.kind in kinds]
         self.write_run()
-        for text in self.left_out:
+        for text in gone:
             self.progress.say(f"left out: {text}")
         if wanted and not self.schedule:
-            raise RuntimeError("none of its faults can be done here: " + "; ".join(self.left_out))
+            raise RuntimeError("none of its faults can be done here: " + "; ".join(gone))
         self.bring_up()
         self.history = history.Writer(self.out / "history.jsonl")
         options = workload.Options(kind=plan.workload, seed=plan.seed, **plan.workload_options)
@@ -177,7 +179,7 @@ class Conductor:
 
     def judge(self):
         result = Result(commands.ENVIRONMENT, [], self.out, self.why, faults=self.count, left_out=self.left_out,
-                        seconds=time.monotonic() - self.begun)
+                        seconds=time.monotonic() - self.begun, interrupted=self.interrupted)
         if self.load is not None:
             result.counts = self.load.counts()
         if self.why:

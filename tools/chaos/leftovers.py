@@ -219,5 +219,10 @@ def sweep_abandoned():
         if row["abandoned"]:
             if token_of(row["directory"]) == row["token"]:
                 swept.append((row["directory"], sweep(row["directory"])))
+            elif token_of(row["directory"]) is None:
+                try:
+                    os.rmdir(row["directory"])  # killed before anything was in it
+                except OSError:
+                    pass
             _entry(row["token"]).unlink(missing_ok=True)
     return swept

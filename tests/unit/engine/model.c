@@ -506,6 +506,13 @@ static bool retire_one(struct model *m)
     return true;
 }
 
+bool model_has_room(const struct model *m)
+{
+    return m->users_count < MODEL_USERS_MAX - 16 && m->members_count < MODEL_MEMBERS_MAX - 64 &&
+           m->orders_count < MODEL_ORDERS_MAX - 64 && m->answers_count < MODEL_ANSWERS_MAX - 64 &&
+           m->leases_count < MODEL_LEASES_MAX - 64 && m->events_next < MODEL_EVENTS_MAX - 512;
+}
+
 int64_t model_next_due(const struct model *m)
 {
     int64_t due = INT64_MAX;

@@ -142,6 +142,8 @@ void model_begin_batch(struct model *m, uint64_t index, int64_t time_ms);
 /* One command of the batch. encoded: its bytes, for what counts as the same body. */
 void model_apply(struct model *m, uint32_t position, const struct command *c, const void *encoded,
                  size_t size, struct reply *reply);
+/* What is never deleted fills the lists: false when a few more batches may not fit. */
+bool model_has_room(const struct model *m);
 int64_t model_next_due(const struct model *m);
 
 /* Sums over everything there is. */

@@ -23,14 +23,32 @@ static void test_checkpoint_waits_for_the_log(void **state)
     assert_int_equal(p.configuration_index, 1);
     receive_install(w, 1, 1, 50, 1);
     assert_int_equal(w->installs, 0); /* guard 6 */
+    assert_false(driver_checkpoint_may_end(w->driver, &p)); /* it would be ahead of our log */
     driver_checkpoint_published(w->driver, w->now_ms, &p);
     assert_int_equal(w->trimmed, 0); /* guard 7 */
     make_durable(w);
+    assert_true(driver_checkpoint_may_end(w->driver, &p));
     assert_int_equal(w->trimmed, 16);
     struct driver_stats stats;
     driver_get_stats(w->driver, &stats);
     assert_int_equal(stats.first_index, 17);
     free(f);
+    world_destroy(w);
+}
+
+/* A crash after CURRENT was switched, and before the term is durable, would look like a lost log. */
+static void test_install_waits_for_the_term(void **state)
+{
+    (void)state;
+    struct world *w = follower(2, 0);
+    receive_install(w, 1, 2, 50, 2);
+    assert_true(driver_installing(w->driver));
+    assert_int_equal(w->installs, 0);
+    make_durable(w);
+    assert_int_equal(w->installs, 1);
+    driver_install_done(w->driver, w->now_ms, &w->driver->install.ticket.position, false);
+    receive_install(w, 1, 2, 60, 2); /* of the same term */
+    assert_int_equal(w->installs, 2);
     world_destroy(w);
 }
 
@@ -129,6 +147,7 @@ int main(void)
     log_init("test_driver_checkpoints", LOG_LEVEL_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_checkpoint_waits_for_the_log),
+        cmocka_unit_test(test_install_waits_for_the_term),
         cmocka_unit_test(test_install_succeeds_and_fails),
         cmocka_unit_test(test_failed_install_is_offered_again),
     };

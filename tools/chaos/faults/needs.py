@@ -1,8 +1,11 @@
 """What faults need, and whether it is here."""
+import functools
 import glob
 import os
 import shutil
+import subprocess
 
+CAP_NET_ADMIN, CAP_SYS_ADMIN = 12, 21
 SBIN = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
 
 
@@ -11,12 +14,31 @@ def program(name):
     return shutil.which(name) or shutil.which(name, path=":".join(SBIN))
 
 
+@functools.cache
+def _capabilities():
+    with open("/proc/self/status", encoding="ascii") as f:
+        return int(next(line for line in f if line.startswith("CapEff:")).split()[1], 16)
+
+
+@functools.cache
+def _works(*words):
+    """Whether this command ends well: a container's root may be refused what its capabilities promise."""
+    done = subprocess.run([program(words[0]) or words[0], *words[1:]], capture_output=True, check=False, timeout=20)
+    return done.returncode == 0
+
+
 def _root(stand):
-    return None if os.geteuid() == 0 else "needs root"
+    if os.geteuid() != 0:
+        return "needs root"
+    wanted = 1 << CAP_SYS_ADMIN | 1 << CAP_NET_ADMIN
+    return None if _capabilities() & wanted == wanted else "needs root with CAP_SYS_ADMIN and CAP_NET_ADMIN"
 
 
 def _nft(stand):
-    return _root(stand) or (None if program("nft") else "needs nft (Debian: nftables)")
+    reason = _root(stand) or (None if program("nft") else "needs nft (Debian: nftables)")
+    if reason is None and not _works("unshare", "--net", program("nft"), "add", "table", "ip", "probe"):
+        reason = "needs a kernel with network namespaces and nf_tables"
+    return reason
 
 
 def _namespaces(stand):
@@ -37,7 +59,7 @@ def _own_disk(stand):
     for name in ("mkfs.ext4", "losetup", "mount", "fsfreeze"):
         if reason is None and not program(name):
             reason = f"needs {name} (Debian: e2fsprogs, util-linux, mount)"
-    if reason is None and not os.path.exists("/dev/loop-control"):
+    if reason is None and not (os.path.exists("/dev/loop-control") and _works("losetup", "-f")):
         reason = "needs loop devices"
     if reason is None and stand is not None and not stand.own_disks:
         reason = "the stand's nodes have no file systems of their own"
