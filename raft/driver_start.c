@@ -292,8 +292,11 @@ int driver_start(struct driver *d, uint64_t now_ms, uint64_t term, uint64_t vote
     }
     struct membership m;
     if (d->refill.on && newest_membership(d, &m) && membership_is_only_voter(&m, d->config.id)) {
-        log_error("raft: this node lost its disk and is the only voter of its cluster: there is "
-                  "nobody to refill it from. Restore its data directory from a backup");
+        /* The beginning of a log may say so long after others have joined: it was sent to this node by
+         * one of them. But the core would elect itself at once, whatever is true. */
+        log_error("raft: this node lost its disk, and by what it has of the log it is the only voter: there "
+                  "is nobody to refill it from. If others vote by now, 'holdfastctl node rebuild DIR' once "
+                  "more lets it begin anew; if not, restore its data directory from a backup");
         return -1;
     }
     if (driver_guarded(d, DRIVER_GUARD_SELF_ELECT) && !fresh && newest_membership(d, &m) &&

@@ -8,6 +8,7 @@ every acknowledged order is there once, and all digests are equal. --rounds: how
 kills is --rounds 20.
 """
 import argparse
+import pathlib
 import random
 import re
 import shutil
@@ -15,6 +16,7 @@ import time
 
 import harness  # noqa: F401
 from cluster import Cluster, Load
+from node_link import Link, message
 
 OPTIONS = ("--checkpoint-entries", "64", "--checkpoint-interval", "2s", "--trailing-entries", "512",
            "--catch-up-rate", "150KiB", "--log-level", "debug")  # the steps are told at debug
@@ -100,6 +102,30 @@ def behind(cluster, load, rounds):
         caught_up(cluster, load)
 
 
+def never_absent(cluster, node, patterns):
+    """Until one of the patterns is said: a local read of what every other node has is never "not found"."""
+    get_sku, status, not_found = 20, 2, 4  # fields of Request and Response, holdfast.Status
+    late, asked, end = Late(node), 0, time.monotonic() + PATIENCE_S
+    key = bytes.fromhex(pathlib.Path(cluster.path("cluster.key")).read_text().strip())
+    port = int(node.address.rpartition(":")[2])
+    while not any(late.said(p) for p in patterns):
+        assert node.running() and time.monotonic() < end, f"{node.id} never said any of {patterns}"
+        status_row = node.status() if asked % 16 == 15 else None
+        if status_row and status_row["ready"]:
+            break  # it caught up without
+        try:
+            link = Link(port, key)
+            answer = link.ask(get_sku, message({1: b"A"}), consistency=0)
+            link.close()
+        except (OSError, EOFError):
+            time.sleep(0.05)  # not listening yet
+            continue
+        assert answer.get(status, 0) != not_found, f"it has nothing yet, and says that there is no such SKU: {answer}"
+        asked += 1
+    assert asked > 0
+    return asked
+
+
 def emptied(cluster, load, rounds):
     for _ in range(rounds):
         _, (node, _) = followers(cluster)
@@ -108,6 +134,7 @@ def emptied(cluster, load, rounds):
         load.wait_for(20)
         node.start()
         late = Late(node)
+        never_absent(cluster, node, [LOADED])
         wait_said(cluster, node, late, [LOADED], "has installed")
         wait_said(cluster, node, late, [r"the log is whole"], "is a member again")
         caught_up(cluster, load)

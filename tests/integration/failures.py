@@ -152,32 +152,6 @@ def test_follower_cut_off():
         assert load.retries == 0 and not load.refused, (load.retries, load.refused)
 
 
-def test_an_emptied_node_tells_nothing():
-    """What it has not yet is not absent: a read from what it has applied waits until it has applied something."""
-    get_sku, local = 20, 0
-    status_busy, status = 2, 2  # holdfast.Status, and its field in a Response
-    with Networked() as c:
-        c.shop("S", "A", units=10)
-        node = next(n for n in c.nodes if n is not c.leader())
-        node.stop()
-        shutil.rmtree(node.dir)
-        c.network.isolate(node.id)
-        node.start()
-        node.process.wait_for("listening")
-        key = bytes.fromhex(pathlib.Path(c.path("cluster.key")).read_text().strip())
-
-        def ask():
-            link = Link(int(node.address.rpartition(":")[2]), key)
-            try:
-                return link.ask(get_sku, message({1: b"A"}), consistency=local)
-            finally:
-                link.close()
-        assert ask().get(status) == status_busy, ask()
-        c.network.heal()
-        c.wait_ready()
-        assert get_sku in ask() or ask().get(status, 0) == 0, ask()
-
-
 def test_slow_network():
     with Networked() as c:
         c.shop("S", "A", units=100000)

@@ -317,6 +317,23 @@ static void log_refuses(struct sim_node *n, enum sim_log_outcome outcome, const 
     sim_push(s, 1000 + sim_below(s, 500000), SIM_RESTART, n, 0, 0, NULL, 0);
 }
 
+/* Refilling with the oldest part of the log of a cluster that began with this voter alone (ADR 0010). */
+static bool knows_no_other_voter(const struct sim_node *n, const struct wal_recovered *recovered)
+{
+    const struct replica_position *p = &n->kept[0].position;
+    struct membership m;
+    bool alone = p->index > 0 && membership_decode(p->configuration, p->configuration_size, &m) == 0 &&
+                 membership_is_only_voter(&m, n->id);
+    for (size_t i = 0; i < recovered->count; i++) {
+        const struct record_header *record = recovered->entries[i];
+        if (record->type == RECORD_CHANGE) {
+            alone = membership_decode(record_data(record), record->size, &m) == 0 &&
+                    membership_is_only_voter(&m, n->id);
+        }
+    }
+    return n->refilling && alone;
+}
+
 void sim_node_start(struct sim_node *n)
 {
     struct sim *s = n->sim;
@@ -382,7 +399,18 @@ void sim_node_start(struct sim_node *n)
         n->kept[0].position.index > 0 ? &n->kept[0].position : NULL;
     if (driver_start(n->driver, sim_node_now_ms(n), recovered.term, recovered.vote, position,
                      &bootstrap) != 0) {
-        sim_violation(s, "node %u: log and checkpoint do not fit together", n->index + 1);
+        if (!knows_no_other_voter(n, &recovered)) {
+            sim_violation(s, "node %u: log and checkpoint do not fit together", n->index + 1);
+        }
+        sim_trace(s, "node %u: refused: knows no other voter to be refilled from", n->index + 1);
+        s->stats.refused++;
+        wal_recovered_close(&recovered);
+        sim_log_close(n->log);
+        n->log = NULL;
+        forget(n);
+        n->refused = true; /* as it says: once more */
+        sim_push(s, 1000 + sim_below(s, 500000), SIM_RESTART, n, 0, 0, NULL, 0);
+        return;
     }
     wal_recovered_close(&recovered);
     if (n->refilling && !driver_refilling(n->driver)) {

@@ -214,7 +214,9 @@ static int64_t micros(int64_t ms)
 static void set(char *to, size_t size, struct str s)
 {
     CHECK(s.len < size); /* the machine's names are short */
-    memcpy(to, s.ptr, s.len);
+    if (s.len > 0) { /* of none, ptr may be NULL */
+        memcpy(to, s.ptr, s.len);
+    }
 }
 
 #define SET(to, s) set(to, sizeof(to), s)
