@@ -659,7 +659,7 @@ int batch_judge(const void *data, size_t size, char *what, size_t what_size)
     size_t command_size;
     if (size >= BATCH_HEADER_SIZE && load_u32(data) != BATCH_VERSION) {
         snprintf(what, what_size, "a batch of version %u, where version %u is known",
-                 (unsigned)*(const uint8_t *)data, BATCH_VERSION);
+                 load_u32(data), (unsigned)BATCH_VERSION);
         return -1;
     }
     if (batch_open(&b, data, size) < 0) {

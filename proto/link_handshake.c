@@ -203,7 +203,8 @@ void link_handshake_describe(const struct link_handshake *h, enum link_handshake
     if (result == LINK_HANDSHAKE_VERSION) {
         snprintf(out, size,
                  "peer speaks link versions %u to %u, this program %u to %u: upgrade the older one",
-                 h->peer_version_min, h->peer_version_max, LINK_VERSION_MIN, LINK_VERSION_MAX);
+                 h->peer_version_min, h->peer_version_max, (unsigned)LINK_VERSION_MIN,
+                 (unsigned)LINK_VERSION_MAX);
     } else {
         snprintf(out, size, "%s", link_handshake_text(result));
     }

@@ -96,6 +96,10 @@ void persist_driver_lead(struct persist_driver *d, uint64_t term)
     d->term = term;
     d->want = 0;
     memset(d->proposed, 0, sizeof d->proposed); /* what was on its way may be lost */
+    /* What an earlier lead heard may be of a database that was failed over since, to a state before it. What
+     * is there now the persister says before it wants anything. */
+    memset(d->acked, 0, sizeof d->acked);
+    d->dirty = false;
 }
 
 void persist_driver_follow(struct persist_driver *d)

@@ -280,8 +280,9 @@ static int open_page(struct verify *v, struct tree *t, uint64_t number, unsigned
 static int open_node(struct verify *v, const struct tree *t, const struct page *p, uint32_t i,
                      struct node *n)
 {
-    uint64_t slot = p->offset + PAGE_HEAD + 2 * i;
-    uint32_t at = load_u16(p->data + PAGE_HEAD + 2 * i);
+    size_t slot_at = PAGE_HEAD + 2 * (size_t)i;
+    uint64_t slot = p->offset + slot_at;
+    uint32_t at = load_u16(p->data + slot_at);
     if (at < p->upper || at % 2 != 0 || at + NODE_HEAD > v->page_size) {
         return damaged(v, slot, "a record at %u of its page", at);
     }
@@ -469,7 +470,7 @@ static int verify_trees(struct verify *v, struct meta_page *m, uint64_t where)
 
 static int verify_open_file(struct verify *v)
 {
-    struct meta_page metas[2];
+    struct meta_page metas[2] = {{0}};
     struct stat st;
     if (fstat(v->fd, &st) < 0) {
         log_error("%s: %s", v->file, strerror(errno));

@@ -77,15 +77,18 @@ def empty(node):
 
 def caught_up(cluster, load):
     """Installs are paced here, and the state grows from round to round: as long as one moves on, there is time."""
-    moved = None
+    def installed():
+        return [(s["id"], s["startup_done"]) for n in cluster.nodes if (s := n.status()) and s["installing"]]
+    before = None
     while True:
-        states = [n.status() for n in cluster.nodes]
-        blocks = [(s["id"], s["startup_done"]) for s in states if s and s["installing"]]
-        if not blocks or blocks == moved:
+        try:
+            cluster.wait_ready()
             break
-        moved = blocks
-        time.sleep(5)
-    cluster.wait_ready()
+        except AssertionError:
+            now = installed()
+            if not now or now == before:
+                raise
+            before = now
     load.wait_for(20)
 
 

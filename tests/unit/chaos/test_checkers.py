@@ -213,7 +213,7 @@ class Mutations(unittest.TestCase):
             if calls[line["id"]]["op"] in ("place", "pay", "cancel") and line["status"] == "ok":
                 must += 1
                 self.assertTrue(failed, f"number {number}: {line}")
-        self.assertGreater(must, 0)
+        self.assertTrue(must or OPTIONS.mutations < 40)
         print(f"indexes: {found} of {tried} found, {must} of them had to be", file=sys.stderr)
 
 
