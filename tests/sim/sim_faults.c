@@ -461,7 +461,7 @@ static const struct {
     [SIM_FAULT_LATE] = {"late", 6, NULL},
     [SIM_FAULT_CLOCK_RATE] = {"clock-rate", 6, NULL},
     [SIM_FAULT_CLOCK_LEAP] = {"clock-leap", 6, fault_clock_leap},
-    [SIM_FAULT_CLOCK_JUMP] = {"clock-jump", 6, NULL},
+    [SIM_FAULT_CLOCK_JUMP] = {"clock-jump", 12, NULL},
     [SIM_FAULT_INSTALL] = {"install", 6, NULL},
     [SIM_FAULT_TRANSFER] = {"transfer", 6, fault_transfer},
     [SIM_FAULT_MEMBERSHIP] = {"membership", 12, fault_membership},
