@@ -34,7 +34,7 @@ static size_t cut(void *ctx, size_t left)
 
 static bool holds(const uint8_t *data, size_t size, const char *word)
 {
-    return size > 0 && memmem(data, size, word, strlen(word)) != NULL;
+    return data != NULL && memmem(data, size, word, strlen(word)) != NULL;
 }
 
 /* What answers may differ in: numbers that count answers of the process, and the index that answers
