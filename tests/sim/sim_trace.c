@@ -39,7 +39,9 @@ static void put_line(const char *line)
         fprintf(trace.file, "%s\n", line);
     }
     if (trace.capacity > 0) {
-        snprintf(trace.lines[trace.count++ % trace.capacity], SIM_TRACE_LINE, "%s\n", line);
+        /* A long line is cut, not its end: the next one begins a line of its own. */
+        snprintf(trace.lines[trace.count++ % trace.capacity], SIM_TRACE_LINE, "%.*s\n", SIM_TRACE_LINE - 2,
+                 line);
     }
 }
 
